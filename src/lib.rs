@@ -1,0 +1,10 @@
+//! h2pool: a bounded, fair and cancel-safe HTTP/2 client pool.
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+pub mod connect;
+mod error;
+mod origin;
+
+pub use connect::Connect;
+pub use error::Error;
+pub use origin::{Key, Origin};

@@ -1,0 +1,253 @@
+//! What sessions are shared by: the origin, and keys that know theirs.
+
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::str::FromStr;
+use std::sync::Arc;
+
+use http::Uri;
+use http::request::Parts;
+use http::uri::{Authority, Scheme};
+
+use crate::error::Error;
+
+/// What connections are kept apart by.
+///
+/// Sessions are never shared across different keys; keys are compared in full, never by hash alone. The default key is
+/// the [`Origin`]; a key of your own may add a tenant or a TLS identity, so that connections with different client
+/// certificates, roots or verification are never mixed up:
+///
+/// ```
+/// use h2pool::{Error, Key, Origin};
+///
+/// #[derive(Clone, PartialEq, Eq, Hash)]
+/// struct TenantKey {
+///     origin: Origin,
+///     tenant: String,
+/// }
+///
+/// #[derive(Clone)]
+/// struct Tenant(String);
+///
+/// impl Key for TenantKey {
+///     fn from_parts(parts: &http::request::Parts) -> Result<Self, Error> {
+///         let tenant = parts.extensions.get::<Tenant>().map(|t| t.0.clone()).unwrap_or_default();
+///         Ok(Self { origin: Origin::from_parts(parts)?, tenant })
+///     }
+///     fn origin(&self) -> &Origin {
+///         &self.origin
+///     }
+/// }
+/// ```
+pub trait Key: Clone + Eq + Hash + Send + Sync + 'static {
+    /// Reads the key of a request from its head.
+    ///
+    /// # Errors
+    /// An error whose `is_config()` is true when the request names no origin.
+    fn from_parts(parts: &Parts) -> Result<Self, Error>;
+
+    /// The origin that a connection for this key goes to.
+    fn origin(&self) -> &Origin;
+}
+
+/// Scheme, host and port: what a connection leads to (RFC 6454 §4, RFC 9110 §4.3.1).
+///
+/// The host is kept in lower case and the port is always explicit, so that `https://Example.com` and
+/// `https://example.com:443` are the same origin. Cheap to clone.
+///
+/// ```
+/// use h2pool::Origin;
+///
+/// let origin: Origin = "https://Example.com".parse()?;
+/// assert_eq!(origin.to_string(), "https://example.com:443");
+/// assert_eq!(origin, Origin::https("example.com", 443)?);
+/// # Ok::<(), h2pool::Error>(())
+/// ```
+#[derive(Clone, PartialEq, Eq)]
+pub struct Origin {
+    inner: Arc<Inner>,
+}
+
+#[derive(PartialEq, Eq, Hash)]
+struct Inner {
+    https: bool,
+    /// Lower case; an IPv6 address keeps its brackets.
+    host: Box<str>,
+    port: u16,
+}
+
+impl Origin {
+    /// An `https` origin.
+    ///
+    /// # Errors
+    /// `is_config()` when the host is empty or not a valid URI host.
+    pub fn https(host: &str, port: u16) -> Result<Self, Error> {
+        Self::new(true, host, port)
+    }
+
+    /// An `http` origin: plain text, HTTP/1.1 or HTTP/2 by prior knowledge.
+    ///
+    /// # Errors
+    /// `is_config()` when the host is empty or not a valid URI host.
+    pub fn http(host: &str, port: u16) -> Result<Self, Error> {
+        Self::new(false, host, port)
+    }
+
+    /// The origin of an absolute URI.
+    ///
+    /// # Errors
+    /// `is_config()` when the URI has no scheme or authority, or a scheme other than `http` and `https`.
+    pub fn from_uri(uri: &Uri) -> Result<Self, Error> {
+        let authority = uri.authority().ok_or_else(|| {
+            Error::config(format!("the request URI `{uri}` has no authority: give an absolute URI"))
+        })?;
+        let https = match uri.scheme() {
+            Some(scheme) if *scheme == Scheme::HTTPS => true,
+            Some(scheme) if *scheme == Scheme::HTTP => false,
+            Some(scheme) => {
+                return Err(Error::config(format!("the scheme `{scheme}` is not supported: use http or https")));
+            }
+            None => {
+                return Err(Error::config(format!("the request URI `{uri}` has no scheme: give an absolute URI")));
+            }
+        };
+        Self::from_authority(https, authority)
+    }
+
+    fn from_authority(https: bool, authority: &Authority) -> Result<Self, Error> {
+        let port = match (authority.port(), authority.port_u16()) {
+            (Some(port), None) => {
+                return Err(Error::config(format!("the port `{port}` of `{authority}` is not in 0..=65535")));
+            }
+            (_, port) => port.unwrap_or(if https { 443 } else { 80 }),
+        };
+        let host = authority.host();
+        if host.is_empty() {
+            return Err(Error::config(format!("the authority `{authority}` has no host")));
+        }
+        Ok(Self::assemble(https, host, port))
+    }
+
+    fn new(https: bool, host: &str, port: u16) -> Result<Self, Error> {
+        let bracketed;
+        let host = if host.contains(':') && !host.starts_with('[') {
+            bracketed = format!("[{host}]");
+            bracketed.as_str()
+        } else {
+            host
+        };
+        match host.parse::<Authority>() {
+            Ok(authority) if authority.host() == host => Ok(Self::assemble(https, host, port)),
+            _ => Err(Error::config(format!("`{host}` is not a host: give a name or an address without a port"))),
+        }
+    }
+
+    fn assemble(https: bool, host: &str, port: u16) -> Self {
+        Self { inner: Arc::new(Inner { https, host: host.to_ascii_lowercase().into(), port }) }
+    }
+
+    /// `https`?
+    #[must_use]
+    pub fn is_https(&self) -> bool {
+        self.inner.https
+    }
+
+    /// `"https"` or `"http"`.
+    #[must_use]
+    pub fn scheme(&self) -> &'static str {
+        if self.inner.https { "https" } else { "http" }
+    }
+
+    /// The host in lower case; an IPv6 address keeps its brackets.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.inner.host
+    }
+
+    /// The port, explicit or the scheme's default.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.inner.port
+    }
+
+    /// The origin as a URI with the path `/`, as connectors take it.
+    #[must_use]
+    pub fn uri(&self) -> Uri {
+        self.to_string().parse().unwrap_or_else(|_| Uri::from_static("/"))
+    }
+}
+
+impl Key for Origin {
+    fn from_parts(parts: &Parts) -> Result<Self, Error> {
+        Self::from_uri(&parts.uri)
+    }
+
+    fn origin(&self) -> &Origin {
+        self
+    }
+}
+
+impl Hash for Origin {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.inner.hash(state);
+    }
+}
+
+impl FromStr for Origin {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let uri: Uri = text
+            .parse()
+            .map_err(|error| Error::config(format!("`{text}` is not a URI")).with_source::<http::uri::InvalidUri>(error))?;
+        Self::from_uri(&uri)
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}:{}", self.scheme(), self.host(), self.port())
+    }
+}
+
+impl fmt::Debug for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Origin({self})")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_origins_are_equal_however_they_are_written() {
+        // P37
+        let origin = Origin::https("EXAMPLE.com", 443).unwrap();
+        for text in ["https://example.com", "https://example.COM:443/path?query", "https://user@example.com"] {
+            assert_eq!(text.parse::<Origin>().unwrap(), origin, "{text}");
+        }
+        for other in ["http://example.com:443", "https://example.com:444", "https://example.org"] {
+            assert_ne!(other.parse::<Origin>().unwrap(), origin, "{other}");
+        }
+        assert_eq!(Origin::https("::1", 443).unwrap(), "https://[::1]".parse().unwrap());
+        assert_eq!(Origin::https("::1", 8443).unwrap().uri().to_string(), "https://[::1]:8443/");
+    }
+
+    #[test]
+    fn bad_origins_are_named() {
+        for (text, part) in [
+            ("/path", "no authority"),
+            ("example.com", "no scheme"),
+            ("ftp://example.com", "ftp"),
+            ("https://example.com:99999", "99999"),
+            ("::", "not a URI"),
+        ] {
+            let error = text.parse::<Origin>().unwrap_err();
+            assert!(error.is_config(), "{text}");
+            assert!(error.to_string().contains(part), "{text}: {error}");
+        }
+        assert!(Origin::http("a:b", 80).is_err());
+        assert!(Origin::http("", 80).is_err());
+    }
+}
