@@ -335,7 +335,14 @@ mod tests {
             assert!(error.is_unprocessed(), "{kind:?}");
             assert_eq!(error.is_transient(), transient, "{kind:?}");
         }
-        for kind in [Kind::Io, Kind::Reset, Kind::Goaway, Kind::KeepAlive, Kind::Protocol, Kind::Body] {
+        for kind in [
+            Kind::Io,
+            Kind::Reset,
+            Kind::Goaway,
+            Kind::KeepAlive,
+            Kind::Protocol,
+            Kind::Body,
+        ] {
             assert!(!Error::new(kind, "x").is_unprocessed(), "{kind:?} is ambiguous");
         }
     }

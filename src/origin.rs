@@ -99,16 +99,22 @@ impl Origin {
     /// `is_config()` when the URI has no scheme or authority, or a scheme other than `http` and `https`.
     pub fn from_uri(uri: &Uri) -> Result<Self, Error> {
         let authority = uri.authority().ok_or_else(|| {
-            Error::config(format!("the request URI `{uri}` has no authority: give an absolute URI"))
+            Error::config(format!(
+                "the request URI `{uri}` has no authority: give an absolute URI"
+            ))
         })?;
         let https = match uri.scheme() {
             Some(scheme) if *scheme == Scheme::HTTPS => true,
             Some(scheme) if *scheme == Scheme::HTTP => false,
             Some(scheme) => {
-                return Err(Error::config(format!("the scheme `{scheme}` is not supported: use http or https")));
+                return Err(Error::config(format!(
+                    "the scheme `{scheme}` is not supported: use http or https"
+                )));
             }
             None => {
-                return Err(Error::config(format!("the request URI `{uri}` has no scheme: give an absolute URI")));
+                return Err(Error::config(format!(
+                    "the request URI `{uri}` has no scheme: give an absolute URI"
+                )));
             }
         };
         Self::from_authority(https, authority)
@@ -117,7 +123,9 @@ impl Origin {
     fn from_authority(https: bool, authority: &Authority) -> Result<Self, Error> {
         let port = match (authority.port(), authority.port_u16()) {
             (Some(port), None) => {
-                return Err(Error::config(format!("the port `{port}` of `{authority}` is not in 0..=65535")));
+                return Err(Error::config(format!(
+                    "the port `{port}` of `{authority}` is not in 0..=65535"
+                )));
             }
             (_, port) => port.unwrap_or(if https { 443 } else { 80 }),
         };
@@ -138,12 +146,20 @@ impl Origin {
         };
         match host.parse::<Authority>() {
             Ok(authority) if authority.host() == host => Ok(Self::assemble(https, host, port)),
-            _ => Err(Error::config(format!("`{host}` is not a host: give a name or an address without a port"))),
+            _ => Err(Error::config(format!(
+                "`{host}` is not a host: give a name or an address without a port"
+            ))),
         }
     }
 
     fn assemble(https: bool, host: &str, port: u16) -> Self {
-        Self { inner: Arc::new(Inner { https, host: host.to_ascii_lowercase().into(), port }) }
+        Self {
+            inner: Arc::new(Inner {
+                https,
+                host: host.to_ascii_lowercase().into(),
+                port,
+            }),
+        }
     }
 
     /// `https`?
@@ -197,9 +213,9 @@ impl FromStr for Origin {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        let uri: Uri = text
-            .parse()
-            .map_err(|error| Error::config(format!("`{text}` is not a URI")).with_source::<http::uri::InvalidUri>(error))?;
+        let invalid =
+            |error: http::uri::InvalidUri| Error::config(format!("`{text}` is not a URI")).with_source(error);
+        let uri: Uri = text.parse().map_err(invalid)?;
         Self::from_uri(&uri)
     }
 }
@@ -224,14 +240,28 @@ mod tests {
     fn equal_origins_are_equal_however_they_are_written() {
         // P37
         let origin = Origin::https("EXAMPLE.com", 443).unwrap();
-        for text in ["https://example.com", "https://example.COM:443/path?query", "https://user@example.com"] {
+        for text in [
+            "https://example.com",
+            "https://example.COM:443/path?query",
+            "https://user@example.com",
+        ] {
             assert_eq!(text.parse::<Origin>().unwrap(), origin, "{text}");
         }
-        for other in ["http://example.com:443", "https://example.com:444", "https://example.org"] {
+        for other in [
+            "http://example.com:443",
+            "https://example.com:444",
+            "https://example.org",
+        ] {
             assert_ne!(other.parse::<Origin>().unwrap(), origin, "{other}");
         }
-        assert_eq!(Origin::https("::1", 443).unwrap(), "https://[::1]".parse().unwrap());
-        assert_eq!(Origin::https("::1", 8443).unwrap().uri().to_string(), "https://[::1]:8443/");
+        assert_eq!(
+            Origin::https("::1", 443).unwrap(),
+            "https://[::1]".parse().unwrap()
+        );
+        assert_eq!(
+            Origin::https("::1", 8443).unwrap().uri().to_string(),
+            "https://[::1]:8443/"
+        );
     }
 
     #[test]

@@ -45,8 +45,11 @@ pub trait Connect<O>: Send + Sync + 'static {
     ///
     /// # Cancel safety
     /// The future is dropped when `connect_timeout` passes; it must then leave nothing behind.
-    fn connect(&self, key: &O, offer: Offer)
-    -> impl Future<Output = Result<Connection, Error>> + Send + 'static;
+    fn connect(
+        &self,
+        key: &O,
+        offer: Offer,
+    ) -> impl Future<Output = Result<Connection, Error>> + Send + 'static;
 }
 
 /// Which protocols the pool wants on the next connection.
@@ -90,7 +93,13 @@ pub struct Connection {
 impl Connection {
     /// A connection on which `version` was settled: [`Version::HTTP_2`], or any other for HTTP/1.1.
     pub fn new(io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, version: Version) -> Self {
-        Self { io: Box::new(io), version, authenticated: false, peer_addr: None, local_addr: None }
+        Self {
+            io: Box::new(io),
+            version,
+            authenticated: false,
+            peer_addr: None,
+            local_addr: None,
+        }
     }
 
     /// Says that the protocol was settled by the authenticated server (ALPN over verified TLS). Only then does an
