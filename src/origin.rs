@@ -121,15 +121,21 @@ impl Origin {
     }
 
     fn from_authority(https: bool, authority: &Authority) -> Result<Self, Error> {
-        let port = match (authority.port(), authority.port_u16()) {
-            (Some(port), None) => {
-                return Err(Error::config(format!(
-                    "the port `{port}` of `{authority}` is not in 0..=65535"
-                )));
-            }
-            (_, port) => port.unwrap_or(if https { 443 } else { 80 }),
-        };
         let host = authority.host();
+        let written = authority
+            .as_str()
+            .rsplit('@')
+            .next()
+            .and_then(|rest| rest.strip_prefix(host));
+        let default = if https { 443 } else { 80 };
+        let port = match (authority.port_u16(), written) {
+            (Some(port), _) => port,
+            (None, None | Some("" | ":")) => default,
+            (None, Some(port)) => {
+                let message = format!("the port `{port}` of `{authority}` is not in 0..=65535");
+                return Err(Error::config(message));
+            }
+        };
         if host.is_empty() {
             return Err(Error::config(format!("the authority `{authority}` has no host")));
         }
