@@ -144,7 +144,7 @@ impl Origin {
 
     fn new(https: bool, host: &str, port: u16) -> Result<Self, Error> {
         let bracketed;
-        let host = if host.contains(':') && !host.starts_with('[') {
+        let host = if host.parse::<std::net::Ipv6Addr>().is_ok() {
             bracketed = format!("[{host}]");
             bracketed.as_str()
         } else {
