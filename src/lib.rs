@@ -1,10 +1,14 @@
 //! h2pool: a bounded, fair and cancel-safe HTTP/2 client pool.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod builder;
+mod config;
 pub mod connect;
 mod error;
 mod origin;
 
+pub use builder::Builder;
+pub use config::{Balance, PoolConfig};
 pub use connect::Connect;
 pub use error::Error;
 pub use origin::{Key, Origin};
