@@ -3,15 +3,54 @@
 //! A connector turns a key into one [`Connection`]: a byte stream on which the protocol is settled already (by ALPN,
 //! RFC 7301, or by prior knowledge, RFC 9113 §3.3). The pool tells it which protocols to offer, runs it in a task of
 //! its own on the runtime of the caller that needs the session, bounds it by `connect_timeout`, and survives its panic.
+//!
+//! | connector | what it gives | feature |
+//! | --- | --- | --- |
+//! | [`TlsConnector`] | TLS by rustls over any other connector; the default, over TCP | `tls` |
+//! | [`TcpConnector`] | TCP with happy eyeballs; name look-ups on a bounded pool of threads | `tcp` |
+//! | [`HyperConnector`] | any `tower::Service<Uri>` made for hyper (proxies, hyper-rustls) | `tcp` |
+//! | [`memory::pair`] | pipes within the process, each dial answered by the test | – |
+//! | [`from_fn`], [`blocking`] | a function, async or blocking | – |
+//!
+//! Inside the crate, the pool holds an `Arc<dyn ErasedConnect<O>>`, made by `erase(connector)` or by
+//! `default_connector(Defaults { .. })`; its `connect` returns a boxed future.
+
+mod blocking;
+mod defaults;
+mod erased;
+mod from_fn;
+#[cfg(feature = "tcp")]
+mod hyper;
+pub mod memory;
+#[cfg(feature = "tcp")]
+mod resolve;
+#[cfg(feature = "tcp")]
+mod tcp;
+#[cfg(feature = "tls")]
+mod tls;
+#[cfg(feature = "tls")]
+mod tls_error;
 
 use std::fmt;
 use std::future::Future;
 use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
 
 use http::Version;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::error::Error;
+
+pub use blocking::{Blocking, blocking};
+pub(crate) use defaults::{Defaults, default_connector};
+pub(crate) use erased::{ErasedConnect, erase};
+pub use from_fn::{FromFn, from_fn};
+#[cfg(feature = "tcp")]
+pub use hyper::HyperConnector;
+#[cfg(feature = "tcp")]
+pub use tcp::TcpConnector;
+#[cfg(feature = "tls")]
+pub use tls::TlsConnector;
 
 /// Opens connections for keys of type `O`.
 ///
@@ -52,6 +91,16 @@ pub trait Connect<O>: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Connection, Error>> + Send + 'static;
 }
 
+impl<O, C: Connect<O>> Connect<O> for Arc<C> {
+    fn connect(
+        &self,
+        key: &O,
+        offer: Offer,
+    ) -> impl Future<Output = Result<Connection, Error>> + Send + 'static {
+        self.as_ref().connect(key, offer)
+    }
+}
+
 /// Which protocols the pool wants on the next connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -88,6 +137,7 @@ pub struct Connection {
     pub(crate) authenticated: bool,
     pub(crate) peer_addr: Option<SocketAddr>,
     pub(crate) local_addr: Option<SocketAddr>,
+    pub(crate) fault: Fault,
 }
 
 impl Connection {
@@ -99,6 +149,7 @@ impl Connection {
             authenticated: false,
             peer_addr: None,
             local_addr: None,
+            fault: Fault::default(),
         }
     }
 
@@ -132,5 +183,26 @@ impl fmt::Debug for Connection {
             .field("authenticated", &self.authenticated)
             .field("peer_addr", &self.peer_addr)
             .finish_non_exhaustive()
+    }
+}
+
+/// What the transport learns about its failure after it was handed over.
+///
+/// In TLS 1.3 a server refuses our certificate after the handshake, with an alert that the first read meets
+/// (RFC 8446 §4.4.2.4), and the `h2` crate keeps only the text of an IO error. So the transport leaves the classified
+/// error here; a session that ends before it served anything asks for it.
+#[derive(Clone, Default)]
+pub(crate) struct Fault(Arc<OnceLock<Error>>);
+
+impl Fault {
+    /// The classified error, if the transport has met one that says more than "the connection failed".
+    pub(crate) fn get(&self) -> Option<Error> {
+        self.0.get().cloned()
+    }
+
+    /// Leaves an error; the first one stays.
+    #[cfg(feature = "tls")]
+    pub(crate) fn set(&self, error: Error) {
+        let _ = self.0.set(error);
     }
 }

@@ -1,0 +1,114 @@
+//! From a name to addresses: the user's resolver or the system's, seen by hyper-util as one service.
+
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::vec;
+
+use hyper_util::client::legacy::connect::dns::Name;
+use tower::ServiceExt;
+use tower::util::BoxCloneSyncService;
+use tower_service::Service;
+
+use super::blocking::BlockingPool;
+use crate::error::BoxError;
+
+/// A resolver that blocks.
+type BlockingLookup = dyn Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync;
+
+/// Where addresses come from.
+#[derive(Clone)]
+pub(super) enum Lookup {
+    /// A function that blocks.
+    Blocking(Arc<BlockingLookup>),
+    /// An async service.
+    Service(BoxCloneSyncService<Name, Vec<SocketAddr>, BoxError>),
+}
+
+impl Lookup {
+    /// The system's `getaddrinfo`.
+    pub(super) fn system() -> Self {
+        Self::Blocking(Arc::new(|name| Ok((name, 0).to_socket_addrs()?.collect())))
+    }
+
+    /// A service of the user's.
+    pub(super) fn service<S>(service: S) -> Self
+    where
+        S: Service<Name> + Clone + Send + Sync + 'static,
+        S::Response: IntoIterator<Item = SocketAddr>,
+        S::Error: Into<BoxError>,
+        S::Future: Send + 'static,
+    {
+        let service = service
+            .map_response(|addrs: S::Response| addrs.into_iter().collect())
+            .map_err(Into::into);
+        Self::Service(BoxCloneSyncService::new(service))
+    }
+
+    async fn run(self, pool: BlockingPool, name: Name) -> Result<Vec<SocketAddr>, BoxError> {
+        match self {
+            Self::Blocking(function) => Ok(pool.run(move || function(name.as_str())).await??),
+            Self::Service(service) => service.oneshot(name).await,
+        }
+    }
+}
+
+/// The service that hyper-util's connector asks.
+#[derive(Clone)]
+pub(super) struct Resolver {
+    pub(super) lookup: Lookup,
+    pub(super) pool: BlockingPool,
+}
+
+impl Service<Name> for Resolver {
+    type Response = vec::IntoIter<SocketAddr>;
+    type Error = LookupError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, LookupError>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), LookupError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, name: Name) -> Self::Future {
+        let (lookup, pool) = (self.lookup.clone(), self.pool.clone());
+        Box::pin(async move {
+            let text = name.as_str().to_owned();
+            match lookup.run(pool, name).await {
+                Ok(addrs) if addrs.is_empty() => Err(LookupError {
+                    name: text,
+                    source: None,
+                }),
+                Ok(addrs) => Ok(addrs.into_iter()),
+                Err(source) => Err(LookupError {
+                    name: text,
+                    source: Some(source),
+                }),
+            }
+        })
+    }
+}
+
+/// A name that led nowhere.
+#[derive(Debug)]
+pub(super) struct LookupError {
+    name: String,
+    source: Option<BoxError>,
+}
+
+impl fmt::Display for LookupError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.source {
+            Some(_) => write!(f, "the name `{}` could not be resolved", self.name),
+            None => write!(f, "the name `{}` has no address", self.name),
+        }
+    }
+}
+
+impl std::error::Error for LookupError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_deref().map(|source| source as _)
+    }
+}

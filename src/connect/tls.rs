@@ -1,0 +1,338 @@
+//! TLS by rustls over any other connector: ALPN follows the pool's [`Offer`], the name is the origin's host.
+
+use std::fmt;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use http::Version;
+use rustls::ClientConfig;
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::pki_types::ServerName;
+use rustls_platform_verifier::BuilderVerifierExt;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::OnceCell;
+use tokio_rustls::client::TlsStream;
+
+use super::blocking::BlockingPool;
+use super::{Connect, Connection, Fault, Io, Offer, TcpConnector, tls_error};
+use crate::error::{Error, Kind};
+use crate::origin::{Key, Origin};
+
+/// Opens TLS connections for `https://` origins, and lets `http://` ones through to the transport below.
+///
+/// The protocol is settled by ALPN (RFC 7301): what the pool offers replaces the configuration's own
+/// `alpn_protocols`, and a server without ALPN speaks HTTP/1.1. SNI and verification use the origin's host, name or
+/// address. Sessions are resumed within one configuration; rustls resumes none under another verifier or another
+/// client certificate, and settles ALPN anew each time. Early data (0-RTT) is never sent.
+///
+/// What a server says over TLS counts as authenticated. A verifier of your own that accepts anything therefore lets
+/// anybody on the path mark an origin as h1-only; that is one of its dangers, and the least.
+///
+/// ```
+/// use std::sync::Arc;
+/// use h2pool::connect::{TcpConnector, TlsConnector};
+///
+/// # fn config() -> rustls::ClientConfig { unreachable!() }
+/// # fn check(_: impl h2pool::Connect<h2pool::Origin>) {}
+/// # fn example() {
+/// let tls = TlsConnector::new(config()).tcp(TcpConnector::new().nodelay(false));
+/// # check(tls);
+/// # }
+/// ```
+pub struct TlsConnector<O = Origin, C = TcpConnector> {
+    configs: Configs<O>,
+    transport: C,
+}
+
+/// Chooses the configuration for a key.
+type Choose<O> = dyn Fn(&O) -> Arc<ClientConfig> + Send + Sync;
+
+/// Where the configuration of a connection comes from.
+enum Configs<O> {
+    Platform(Arc<OnceCell<Arc<ClientConfig>>>),
+    Fixed(Arc<ClientConfig>),
+    PerKey(Arc<Choose<O>>),
+}
+
+impl<O> TlsConnector<O> {
+    /// TLS with this configuration, over TCP.
+    #[must_use]
+    pub fn new(config: impl Into<Arc<ClientConfig>>) -> Self {
+        Self::with(Configs::Fixed(config.into()))
+    }
+
+    /// TLS as the platform verifies it: its trust store, and its own verifier where it has one, with the process's
+    /// default crypto provider, or ring.
+    ///
+    /// The trust store is loaded at the first `https` dial, on a blocking thread; if that fails, the dial fails with
+    /// an error whose `is_config()` is true, and the next one tries again.
+    #[must_use]
+    pub fn platform() -> Self {
+        Self::with(Configs::Platform(Arc::default()))
+    }
+
+    /// TLS with the configuration that `choose` gives for each key, over TCP: tenants with certificates of their own.
+    ///
+    /// `choose` is called once per dial, within the dial's task, and must not block. Let it return the same `Arc` for
+    /// the same key (keep them in a map), so that TLS sessions are resumed. Connections are never shared across keys,
+    /// nor TLS sessions across client certificates or verifiers.
+    ///
+    /// ```
+    /// # use std::collections::HashMap;
+    /// # use std::sync::Arc;
+    /// # use h2pool::connect::TlsConnector;
+    /// # use h2pool::{Error, Key, Origin};
+    /// # #[derive(Clone, PartialEq, Eq, Hash)]
+    /// # struct TenantKey { origin: Origin, tenant: String }
+    /// # impl Key for TenantKey {
+    /// #     fn from_parts(_: &http::request::Parts) -> Result<Self, Error> { unreachable!() }
+    /// #     fn origin(&self) -> &Origin { &self.origin }
+    /// # }
+    /// fn connector(
+    ///     tenants: HashMap<String, Arc<rustls::ClientConfig>>,
+    ///     anonymous: Arc<rustls::ClientConfig>,
+    /// ) -> TlsConnector<TenantKey> {
+    ///     TlsConnector::per_key(move |key: &TenantKey| {
+    ///         tenants.get(&key.tenant).unwrap_or(&anonymous).clone()
+    ///     })
+    /// }
+    /// ```
+    #[must_use]
+    pub fn per_key(choose: impl Fn(&O) -> Arc<ClientConfig> + Send + Sync + 'static) -> Self {
+        Self::with(Configs::PerKey(Arc::new(choose)))
+    }
+
+    fn with(configs: Configs<O>) -> Self {
+        Self {
+            configs,
+            transport: TcpConnector::new().under_tls(),
+        }
+    }
+
+    /// Uses this TCP connector. Default: `TcpConnector::new()`.
+    #[must_use]
+    pub fn tcp(mut self, tcp: TcpConnector) -> Self {
+        self.transport = tcp.under_tls();
+        self
+    }
+
+    /// Uses another transport below: a proxy tunnel by [`HyperConnector`](super::HyperConnector), a Unix socket by
+    /// [`from_fn`](super::from_fn), a pipe by [`memory`](super::memory).
+    ///
+    /// For an `https` origin the transport's bytes go to the TLS server and the version that it names is ignored; for
+    /// an `http` one its connection is passed on as it is.
+    #[must_use]
+    pub fn over<C: Connect<O>>(self, transport: C) -> TlsConnector<O, C> {
+        TlsConnector {
+            configs: self.configs,
+            transport,
+        }
+    }
+}
+
+impl<O: Key, C: Connect<O>> Connect<O> for TlsConnector<O, C> {
+    fn connect(
+        &self,
+        key: &O,
+        offer: Offer,
+    ) -> impl Future<Output = Result<Connection, Error>> + Send + 'static {
+        let transport = self.transport.connect(key, offer);
+        let origin = key.origin().clone();
+        let config = origin.is_https().then(|| self.configs.choose(key));
+        async move {
+            let Some(config) = config else {
+                return transport.await;
+            };
+            let name = server_name(&origin)?;
+            let config = config.load().await.map_err(|error| error.with_origin(&origin))?;
+            let plain = transport.await?;
+            secure(plain, name, config, offer)
+                .await
+                .map_err(|error| error.with_origin(&origin))
+        }
+    }
+}
+
+impl<O, C: Clone> Clone for TlsConnector<O, C> {
+    fn clone(&self) -> Self {
+        let configs = match &self.configs {
+            Configs::Platform(cell) => Configs::Platform(cell.clone()),
+            Configs::Fixed(config) => Configs::Fixed(config.clone()),
+            Configs::PerKey(choose) => Configs::PerKey(choose.clone()),
+        };
+        Self {
+            configs,
+            transport: self.transport.clone(),
+        }
+    }
+}
+
+impl<O, C> fmt::Debug for TlsConnector<O, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let source = match self.configs {
+            Configs::Platform(_) => "platform",
+            Configs::Fixed(_) => "given",
+            Configs::PerKey(_) => "per key",
+        };
+        f.debug_struct("TlsConnector")
+            .field("config", &source)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<O> Configs<O> {
+    fn choose(&self, key: &O) -> Chosen {
+        match self {
+            Self::Platform(cell) => Chosen::Platform(cell.clone()),
+            Self::Fixed(config) => Chosen::Ready(config.clone()),
+            Self::PerKey(choose) => Chosen::Ready(choose(key)),
+        }
+    }
+}
+
+/// A configuration, there or still to be loaded.
+enum Chosen {
+    Ready(Arc<ClientConfig>),
+    Platform(Arc<OnceCell<Arc<ClientConfig>>>),
+}
+
+impl Chosen {
+    async fn load(self) -> Result<Arc<ClientConfig>, Error> {
+        let cell = match self {
+            Self::Ready(config) => return Ok(config),
+            Self::Platform(cell) => cell,
+        };
+        let load = || async {
+            let loaded = BlockingPool::new(1)
+                .run(platform_config)
+                .await
+                .map_err(Error::connect)?;
+            loaded.map(Arc::new).map_err(|error| {
+                let message = "the platform's certificate verifier could not be set up: install its trust store \
+                               or give a `tls_config`";
+                Error::config(message).with_source(error)
+            })
+        };
+        cell.get_or_try_init(load).await.cloned()
+    }
+}
+
+fn platform_config() -> Result<ClientConfig, rustls::Error> {
+    let provider = match CryptoProvider::get_default() {
+        Some(provider) => provider.clone(),
+        None => Arc::new(ring::default_provider()),
+    };
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_platform_verifier()?
+        .with_no_client_auth();
+    Ok(config)
+}
+
+fn server_name(origin: &Origin) -> Result<ServerName<'static>, Error> {
+    let host = origin.host();
+    let host = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'))
+        .unwrap_or(host);
+    ServerName::try_from(host.to_owned()).map_err(|error| {
+        let error = Error::config(format!("`{host}` is not a name that TLS can verify")).with_source(error);
+        error.with_origin(origin)
+    })
+}
+
+async fn secure(
+    plain: Connection,
+    name: ServerName<'static>,
+    config: Arc<ClientConfig>,
+    offer: Offer,
+) -> Result<Connection, Error> {
+    let Connection {
+        io,
+        peer_addr,
+        local_addr,
+        version: _,
+        authenticated: _,
+        fault: _,
+    } = plain;
+    let alpn = offer.alpn().iter().map(|protocol| protocol.to_vec()).collect();
+    let stream = tokio_rustls::TlsConnector::from(config)
+        .with_alpn(alpn)
+        .connect(name, io)
+        .await
+        .map_err(|error| tls_error::handshake(error, offer))?;
+    let version = match stream.get_ref().1.alpn_protocol() {
+        Some(b"h2") => Version::HTTP_2,
+        _ => Version::HTTP_11,
+    };
+    let fault = Fault::default();
+    let stream = Watched {
+        stream,
+        fault: fault.clone(),
+    };
+    let mut connection = Connection::new(stream, version).authenticated(true);
+    connection.peer_addr = peer_addr;
+    connection.local_addr = local_addr;
+    connection.fault = fault;
+    Ok(connection)
+}
+
+/// Leaves a note when the server refuses our certificate after the handshake.
+struct Watched {
+    stream: TlsStream<Box<dyn Io>>,
+    fault: Fault,
+}
+
+impl Watched {
+    fn note<T>(&self, result: io::Result<T>) -> io::Result<T> {
+        result.inspect_err(|error| {
+            if let Some(message) = tls_error::refused_certificate(error) {
+                let source = io::Error::new(error.kind(), error.to_string());
+                self.fault
+                    .set(Error::new(Kind::Certificate, message).with_source(source));
+            }
+        })
+    }
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let result = ready!(Pin::new(&mut self.stream).poll_read(cx, buf));
+        Poll::Ready(self.note(result))
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let result = ready!(Pin::new(&mut self.stream).poll_write(cx, buf));
+        Poll::Ready(self.note(result))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let result = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, bufs));
+        Poll::Ready(self.note(result))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let result = ready!(Pin::new(&mut self.stream).poll_flush(cx));
+        Poll::Ready(self.note(result))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
