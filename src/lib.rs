@@ -6,6 +6,8 @@ mod config;
 pub mod connect;
 mod error;
 mod origin;
+#[allow(dead_code)]
+mod state;
 
 pub use builder::Builder;
 pub use config::{Balance, PoolConfig};

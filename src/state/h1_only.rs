@@ -1,0 +1,129 @@
+//! The negative cache: origins whose authenticated server said that it speaks only HTTP/1.1 (P25).
+//!
+//! Bounded: the least recently used entry leaves first. An entry lives for the TTL from when it was made and is not
+//! prolonged by use, so that h2 is offered again now and then. Pure: time is an argument.
+
+use std::collections::{BTreeMap, HashMap};
+use std::hash::Hash;
+use std::time::{Duration, Instant};
+
+/// The cache. A capacity of 0, or a TTL of zero, keeps nothing.
+#[derive(Debug)]
+pub struct H1Only<K> {
+    entries: HashMap<K, Entry>,
+    by_use: BTreeMap<u64, K>,
+    uses: u64,
+    capacity: usize,
+    ttl: Duration,
+}
+
+#[derive(Debug)]
+struct Entry {
+    until: Instant,
+    used: u64,
+}
+
+impl<K: Clone + Eq + Hash> H1Only<K> {
+    /// An empty cache.
+    pub fn new(capacity: usize, ttl: Duration) -> Self {
+        Self {
+            entries: HashMap::new(),
+            by_use: BTreeMap::new(),
+            uses: 0,
+            capacity,
+            ttl,
+        }
+    }
+
+    /// Remembers an origin from `now` on for the TTL. Returns until when.
+    pub fn mark(&mut self, key: &K, now: Instant) -> Option<Instant> {
+        if self.capacity == 0 || self.ttl.is_zero() {
+            return None;
+        }
+        self.clear(key);
+        let until = now.checked_add(self.ttl)?;
+        self.uses += 1;
+        self.entries.insert(
+            key.clone(),
+            Entry {
+                until,
+                used: self.uses,
+            },
+        );
+        self.by_use.insert(self.uses, key.clone());
+        if self.entries.len() > self.capacity {
+            if let Some((_, oldest)) = self.by_use.pop_first() {
+                self.entries.remove(&oldest);
+            }
+        }
+        Some(until)
+    }
+
+    /// Until when an origin is remembered; counts as a use.
+    pub fn get(&mut self, key: &K, now: Instant) -> Option<Instant> {
+        let entry = self.entries.get_mut(key)?;
+        if entry.until <= now {
+            self.clear(key);
+            return None;
+        }
+        self.uses += 1;
+        let moved = self
+            .by_use
+            .remove(&std::mem::replace(&mut entry.used, self.uses))?;
+        self.by_use.insert(self.uses, moved);
+        Some(entry.until)
+    }
+
+    /// Forgets an origin. Returns whether it was there.
+    pub fn clear(&mut self, key: &K) -> bool {
+        match self.entries.remove(key) {
+            Some(entry) => self.by_use.remove(&entry.used).is_some(),
+            None => false,
+        }
+    }
+
+    /// How many origins are remembered, outdated ones included.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_lives_for_the_ttl_and_is_not_prolonged_by_use() {
+        // P25
+        let t0 = crate::state::sim::epoch();
+        let mut cache = H1Only::new(8, Duration::from_secs(300));
+        cache.mark(&"a", t0);
+        assert!(cache.get(&"a", t0 + Duration::from_secs(299)).is_some());
+        assert!(cache.get(&"a", t0 + Duration::from_secs(300)).is_none());
+        assert!(cache.is_empty());
+        cache.mark(&"a", t0);
+        assert!(cache.clear(&"a") && !cache.clear(&"a"));
+    }
+
+    #[test]
+    fn the_least_recently_used_leaves_first() {
+        // P25
+        let t0 = crate::state::sim::epoch();
+        let mut cache = H1Only::new(2, Duration::from_secs(300));
+        cache.mark(&"a", t0);
+        cache.mark(&"b", t0);
+        assert!(cache.get(&"a", t0).is_some());
+        cache.mark(&"c", t0);
+        assert_eq!(cache.len(), 2);
+        assert!(
+            cache.get(&"b", t0).is_none() && cache.get(&"a", t0).is_some() && cache.get(&"c", t0).is_some()
+        );
+        let mut off = H1Only::new(0, Duration::from_secs(300));
+        assert!(off.mark(&"a", t0).is_none() && off.is_empty());
+    }
+}

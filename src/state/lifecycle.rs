@@ -1,0 +1,381 @@
+//! What happens to sessions: opened, SETTINGS, served, refused, cancelled, GOAWAY, retired, closed.
+
+use std::time::Instant;
+
+use super::session::{Phase, Protocol, Reason, Session, SessionId};
+use super::waiters::Status;
+use super::{Action, DialId, Failure, OriginState, after, limits::UNKNOWN_STREAMS};
+
+impl<C: Clone> OriginState<C> {
+    /// A dial succeeded; the connection speaks `protocol`. `None`: nobody wants it any more, drop it.
+    pub fn handle_dialed(&mut self, id: DialId, protocol: Protocol, now: Instant) -> Option<SessionId> {
+        let now = self.advance(now);
+        let dial = self.take_dial(id)?;
+        let group = dial.group;
+        let unwanted = dial.own.is_some_and(|waiter| self.waiters.get(waiter).is_none());
+        if self.closed || unwanted {
+            self.tidy_group(group);
+            return None;
+        }
+        let slot = self.insert_session(&dial, protocol, now);
+        if dial.own.is_none() {
+            self.learn_protocol(protocol, now);
+            self.drain_replaced(group, now);
+            self.serve(group);
+            self.replan(now);
+        }
+        Some(self.session_id(slot))
+    }
+
+    /// SETTINGS arrived, for the first time or again; `advertised` is the server's limit on streams.
+    pub fn handle_settings(&mut self, id: SessionId, advertised: u32, now: Instant) {
+        let Some(slot) = self.session_slot(id) else {
+            return;
+        };
+        let now = self.advance(now);
+        let limit = advertised.min(self.limits.streams_per_session);
+        let useful_by = after(now, Some(self.limits.connect_timeout));
+        let session = &mut self.sessions[slot];
+        let group = session.group;
+        session.limit = limit;
+        if !session.ready {
+            session.ready = true;
+            if session.phase == Phase::Active && session.retiring.is_none() {
+                self.groups[group].fresh -= 1;
+            }
+        }
+        let session = &mut self.sessions[slot];
+        match (limit, session.useful_by) {
+            (0, None) => session.useful_by = useful_by,
+            (0, Some(_)) => {}
+            _ => session.useful_by = None,
+        }
+        let due = session.useful_by;
+        self.arm(due);
+        if limit > 0 {
+            self.plan.learned = Some(limit);
+        }
+        self.refile(slot);
+        self.serve(group);
+        self.replan(now);
+    }
+
+    /// The first response headers on a session: it is of use, and the origin is well.
+    pub fn handle_answered(&mut self, id: SessionId, now: Instant) {
+        let Some(slot) = self.session_slot(id) else {
+            return;
+        };
+        let now = self.advance(now);
+        self.sessions[slot].served = true;
+        self.sessions[slot].refusals = 0;
+        if self.plan.healthy() {
+            self.replan(now);
+        }
+    }
+
+    /// The server refused a stream that was opened after its SETTINGS: the second time in a row the session gets no
+    /// new work for a while (P21).
+    pub fn handle_refused(&mut self, id: SessionId, now: Instant) {
+        let Some(slot) = self.session_slot(id) else {
+            return;
+        };
+        let now = self.advance(now);
+        let until = after(now, Some(self.limits.refusal_pause));
+        let session = &mut self.sessions[slot];
+        session.refusals += 1;
+        if session.refusals >= 2 {
+            session.held_until = until;
+            self.arm(until);
+            self.refile(slot);
+            self.replan(now);
+        }
+    }
+
+    /// A stream was cancelled and nothing was heard since its HEADERS: the slot stays taken, and the session is last
+    /// choice, until a sign of life (P19, P44). In place of [`release`](Self::release).
+    pub fn park(&mut self, id: SessionId, now: Instant) {
+        let Some(slot) = self.session_slot(id) else {
+            return;
+        };
+        let now = self.advance(now);
+        let probe_by = after(now, Some(self.limits.probe_timeout));
+        let session = &mut self.sessions[slot];
+        session.parked += 1;
+        if session.probe_by.is_none() {
+            session.probe_by = probe_by;
+            self.arm(probe_by);
+            self.actions.push_back(Action::Probe(id));
+        }
+        self.refile(slot);
+    }
+
+    /// A frame or a PING answer arrived on a session that had parked slots.
+    pub fn handle_sign_of_life(&mut self, id: SessionId, now: Instant) {
+        let Some(slot) = self.session_slot(id) else {
+            return;
+        };
+        let now = self.advance(now);
+        let session = &mut self.sessions[slot];
+        session.probe_by = None;
+        session.in_use -= std::mem::take(&mut session.parked);
+        self.slot_freed(slot, || now);
+    }
+
+    /// Unread bodies hold the session's window, or no longer do (P30).
+    pub fn handle_stalled(&mut self, id: SessionId, stalled: bool, now: Instant) {
+        let Some(slot) = self.session_slot(id) else {
+            return;
+        };
+        let now = self.advance(now);
+        let group = self.sessions[slot].group;
+        self.sessions[slot].stalled = stalled;
+        self.refile(slot);
+        self.serve(group);
+        self.replan(now);
+    }
+
+    /// The server said GOAWAY: no new stream on this session (P18).
+    pub fn handle_goaway(&mut self, id: SessionId, cause: C, now: Instant) {
+        let Some(slot) = self.session_slot(id) else {
+            return;
+        };
+        let now = self.advance(now);
+        if self.sessions[slot].phase == Phase::Active {
+            let (group, served) = (self.sessions[slot].group, self.sessions[slot].served);
+            self.drain(slot, Reason::Goaway, now);
+            if !served {
+                self.ended_early(group, &Failure::Dial(cause), now);
+            }
+            self.replan(now);
+        }
+    }
+
+    /// The session is near the end of what it can carry: a replacement is opened, then it drains (P17).
+    pub fn handle_worn(&mut self, id: SessionId, now: Instant) {
+        if let Some(slot) = self.session_slot(id) {
+            let now = self.advance(now);
+            self.retire(slot, Reason::Worn, now);
+        }
+    }
+
+    /// The connection is gone. Leases on it are stale from now on.
+    pub fn handle_closed(&mut self, id: SessionId, cause: C, now: Instant) {
+        let Some(slot) = self.session_slot(id) else {
+            return;
+        };
+        let now = self.advance(now);
+        let early = self.sessions[slot].phase == Phase::Active && !self.sessions[slot].served;
+        let group = self.sessions[slot].group;
+        if self.sessions[slot].phase == Phase::Active {
+            self.drain(slot, Reason::Lost, now);
+        }
+        self.sessions.remove(slot);
+        self.groups[group].draining -= 1;
+        if early {
+            self.ended_early(group, &Failure::Dial(cause), now);
+        }
+        if self.sessions.is_empty() {
+            self.release_memory();
+        }
+        self.replan(now);
+        self.tidy_group(group);
+    }
+
+    /// The session takes no more work.
+    pub(super) fn drain(&mut self, slot: usize, reason: Reason, now: Instant) {
+        self.revoke_all(slot);
+        let drain_by = after(now, self.limits.drain_timeout);
+        let session = &mut self.sessions[slot];
+        let group = &mut self.groups[session.group];
+        match session.retiring {
+            Some(_) => group.retiring -= 1,
+            None => {
+                group.active -= 1;
+                group.draining += 1;
+                if !session.ready {
+                    group.fresh -= 1;
+                }
+            }
+        }
+        session.phase = Phase::Draining;
+        session.reason = Some(session.retiring.take().unwrap_or(reason));
+        session.drain_by = drain_by;
+        session.probe_by = None;
+        session.in_use -= std::mem::take(&mut session.parked);
+        let idle = session.in_use == 0;
+        self.arm(drain_by);
+        self.refile(slot);
+        if idle {
+            self.tell_close(slot);
+        }
+    }
+
+    /// The session is to be replaced: at once where it is idle, otherwise as soon as the replacement is open.
+    pub(super) fn retire(&mut self, slot: usize, reason: Reason, now: Instant) {
+        let session = &mut self.sessions[slot];
+        if session.phase != Phase::Active || session.retiring.is_some() {
+            return;
+        }
+        if session.firm() == 0 && self.queued == 0 {
+            return self.drain(slot, reason, now);
+        }
+        session.retiring = Some(reason);
+        let (ready, runtime) = (session.ready, session.runtime);
+        let group = &mut self.groups[session.group];
+        group.active -= 1;
+        group.draining += 1;
+        group.retiring += 1;
+        group.runtime_hint = Some(runtime);
+        if !ready {
+            group.fresh -= 1;
+        }
+        self.replan(now);
+    }
+
+    /// Tells a session without streams to end.
+    pub(super) fn tell_close(&mut self, slot: usize) {
+        let id = self.session_id(slot);
+        let session = &mut self.sessions[slot];
+        if !session.told {
+            session.told = true;
+            let reason = session.reason.unwrap_or(Reason::Closed);
+            self.actions.push_back(Action::Close(id, reason));
+        }
+    }
+
+    /// Ends a session with all that runs on it.
+    pub(super) fn tell_kill(&mut self, slot: usize, reason: Reason) {
+        let id = self.session_id(slot);
+        self.sessions[slot].told = true;
+        self.actions.push_back(Action::Kill(id, reason));
+    }
+
+    /// The origin turned to HTTP/1.1: its h2 sessions take no more work.
+    pub(super) fn retire_h2(&mut self, now: Instant) {
+        self.retire_protocol(Protocol::H2, now);
+    }
+
+    fn retire_protocol(&mut self, protocol: Protocol, now: Instant) {
+        for slot in self.session_slots() {
+            if self.sessions[slot].protocol == protocol && self.sessions[slot].phase == Phase::Active {
+                self.drain(slot, Reason::Protocol, now);
+            }
+        }
+    }
+
+    fn learn_protocol(&mut self, protocol: Protocol, now: Instant) {
+        match protocol {
+            Protocol::H1 => {
+                self.plan.h1 = true;
+                self.plan.learned = Some(1);
+            }
+            Protocol::H2 => {
+                if std::mem::take(&mut self.plan.h1) {
+                    self.plan.learned = None;
+                    self.retire_protocol(Protocol::H1, now);
+                }
+            }
+        }
+    }
+
+    /// A session opened: one that waited for its replacement makes way.
+    fn drain_replaced(&mut self, group: usize, now: Instant) {
+        let retiring = self.sessions.iter().find(|(_, session)| {
+            session.group == group && session.retiring.is_some() && session.phase == Phase::Active
+        });
+        if let Some((slot, session)) = retiring {
+            let reason = session.retiring.unwrap_or(Reason::Age);
+            self.drain(slot, reason, now);
+        }
+    }
+
+    fn insert_session(&mut self, dial: &super::Dial, protocol: Protocol, now: Instant) -> usize {
+        let limit = match protocol {
+            Protocol::H1 => 1,
+            Protocol::H2 => {
+                let known = self
+                    .plan
+                    .learned
+                    .filter(|_| !self.plan.h1)
+                    .unwrap_or(UNKNOWN_STREAMS);
+                known.min(self.limits.streams_per_session)
+            }
+        };
+        let age = self.limits.max_age.map(|age| self.jittered(age));
+        let ready = protocol == Protocol::H1;
+        let session = Session {
+            generation: self.next_generation(),
+            group: dial.group,
+            runtime: dial.runtime,
+            protocol,
+            phase: Phase::Active,
+            reason: None,
+            limit,
+            in_use: 0,
+            soft: 0,
+            parked: 0,
+            ready,
+            served: false,
+            retiring: None,
+            stalled: false,
+            told: false,
+            streams: 0,
+            refusals: 0,
+            opened_at: now,
+            idle_since: Some(now),
+            held_until: None,
+            useful_by: if ready {
+                None
+            } else {
+                after(dial.started, Some(self.limits.connect_timeout))
+            },
+            probe_by: None,
+            expires_at: after(now, age),
+            drain_by: None,
+            link: None,
+            class: None,
+        };
+        let dues = [
+            session.useful_by,
+            session.expires_at,
+            after(now, self.limits.idle_timeout),
+        ];
+        let slot = self.sessions.insert(session);
+        dues.into_iter().for_each(|due| self.arm(due));
+        match dial.own {
+            Some(waiter) => self.give_own(slot, waiter),
+            None => {
+                self.groups[dial.group].active += 1;
+                if !ready {
+                    self.groups[dial.group].fresh += 1;
+                }
+                self.refile(slot);
+            }
+        }
+        slot
+    }
+
+    /// A session for one waiter alone: it drains from the start.
+    fn give_own(&mut self, slot: usize, waiter: super::WaiterId) {
+        let session = &mut self.sessions[slot];
+        session.phase = Phase::Draining;
+        session.reason = Some(Reason::Worn);
+        session.in_use = 1;
+        session.streams = 1;
+        session.idle_since = None;
+        self.groups[session.group].draining += 1;
+        let id = self.session_id(slot);
+        self.waiters.at_mut(waiter.slot).status = Status::Granted(id);
+        self.actions.push_back(Action::Wake(waiter));
+    }
+
+    fn release_memory(&mut self) {
+        self.sessions = slab::Slab::new();
+        for (_, group) in &mut self.groups {
+            group
+                .index
+                .iter_mut()
+                .for_each(super::load::LoadIndex::release_memory);
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! Sessions with room, ordered by load: insert, remove, least and busiest in constant time.
+//!
+//! A bucket queue. Level `n` holds the sessions with `n` streams in use in a doubly linked list threaded through the
+//! sessions themselves; a two-level bitmap says which levels are populated, so that the least and the busiest are found
+//! by two bit scans however many sessions there are. Loads of [`LEVELS`] and more share the last level: there the order
+//! no longer matters.
+
+use slab::Slab;
+
+use super::session::Session;
+
+/// Sixty-four words of sixty-four levels.
+const LEVELS: u32 = 64 * 64;
+
+/// No session.
+pub(super) const NONE: u32 = u32::MAX;
+
+/// A session's place in an index.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Link {
+    prev: u32,
+    next: u32,
+    level: u32,
+}
+
+/// The bucket queue. Allocates when the first session enters and frees when the last one leaves.
+#[derive(Debug, Default)]
+pub(super) struct LoadIndex {
+    heads: Vec<u32>,
+    words: Vec<u64>,
+    summary: u64,
+}
+
+impl LoadIndex {
+    /// Whether no session has room.
+    pub(super) fn is_empty(&self) -> bool {
+        self.summary == 0
+    }
+
+    /// The session with the fewest streams in use.
+    pub(super) fn least(&self) -> Option<u32> {
+        if self.summary == 0 {
+            return None;
+        }
+        let word = self.summary.trailing_zeros();
+        let level = word * 64 + self.words[word as usize].trailing_zeros();
+        Some(self.heads[level as usize])
+    }
+
+    /// The session with the most streams in use.
+    pub(super) fn busiest(&self) -> Option<u32> {
+        if self.summary == 0 {
+            return None;
+        }
+        let word = 63 - self.summary.leading_zeros();
+        let level = word * 64 + 63 - self.words[word as usize].leading_zeros();
+        Some(self.heads[level as usize])
+    }
+
+    /// Files a session under its load.
+    pub(super) fn insert(&mut self, sessions: &mut Slab<Session>, slot: u32) {
+        let level = sessions[slot as usize].in_use.min(LEVELS - 1);
+        self.grow_to(level);
+        let next = self.heads[level as usize];
+        if next != NONE {
+            link(sessions, next).prev = slot;
+        }
+        sessions[slot as usize].link = Some(Link {
+            prev: NONE,
+            next,
+            level,
+        });
+        self.heads[level as usize] = slot;
+        self.words[(level / 64) as usize] |= 1 << (level % 64);
+        self.summary |= 1 << (level / 64);
+    }
+
+    /// Takes a session out.
+    pub(super) fn remove(&mut self, sessions: &mut Slab<Session>, slot: u32) {
+        let Some(Link { prev, next, level }) = sessions[slot as usize].link.take() else {
+            return;
+        };
+        if next != NONE {
+            link(sessions, next).prev = prev;
+        }
+        if prev != NONE {
+            link(sessions, prev).next = next;
+        } else {
+            self.heads[level as usize] = next;
+            if next == NONE {
+                self.clear_level(level);
+            }
+        }
+    }
+
+    /// Gives the memory back when there are no sessions at all.
+    pub(super) fn release_memory(&mut self) {
+        if self.summary == 0 {
+            *self = Self::default();
+        }
+    }
+
+    fn clear_level(&mut self, level: u32) {
+        let word = &mut self.words[(level / 64) as usize];
+        *word &= !(1 << (level % 64));
+        if *word == 0 {
+            self.summary &= !(1 << (level / 64));
+        }
+    }
+
+    fn grow_to(&mut self, level: u32) {
+        let levels = level as usize + 1;
+        if self.heads.len() < levels {
+            self.heads.resize(levels, NONE);
+            self.words.resize(levels.div_ceil(64), 0);
+        }
+    }
+}
+
+fn link(sessions: &mut Slab<Session>, slot: u32) -> &mut Link {
+    sessions[slot as usize]
+        .link
+        .as_mut()
+        .expect("a neighbour in a list is linked")
+}

@@ -1,0 +1,390 @@
+//! When to dial: demand, coverage, failure and back-off.
+//!
+//! The plan is made anew after every event that can change it (P7):
+//!
+//! ```text
+//!   dials wanted = min(free session slots, ceil(waiters not covered / streams per session))
+//! ```
+//!
+//! A dial under way, and a session whose SETTINGS are not here yet, each cover as many waiters as this origin's server
+//! last allowed per session. Some dials go **alone**: the first to an origin of which nothing is known, and every dial
+//! after a failure until a session has served something again.
+//!
+//! A failed dial (P9) fails the waiters that it covered: all who wait where it went alone, as many as one session
+//! serves where others are under way too. Nobody fails while a live session can still serve them. Those behind share
+//! one redial after an exponential back-off, jittered between half and the whole of it. A session that ends before it
+//! served anything counts as a failed dial; since its callers had their slots already, they are tried again
+//! [`EARLY_ENDS`] times before they fail.
+
+use std::time::{Duration, Instant};
+
+use super::limits::UNKNOWN_STREAMS;
+use super::waiters::Status;
+use super::{Action, Caller, Failure, OriginState, RuntimeId, WaiterId};
+
+/// Sessions in a row that may end before serving anything until their callers fail.
+const EARLY_ENDS: u32 = 3;
+
+/// A dial, never confused with another that later uses the same slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct DialId {
+    slot: u32,
+    generation: u32,
+}
+
+/// The order to open a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DialOrder {
+    /// To be told when it ends.
+    pub id: DialId,
+    /// Where it is to run.
+    pub runtime: RuntimeId,
+}
+
+/// How a dial ended without a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DialEnd<C> {
+    /// It failed or timed out.
+    Failed(C),
+    /// The origin speaks only HTTP/1.1, which cannot be spoken here.
+    H1Only(C),
+    /// It never came to an end, since its runtime did.
+    Aborted,
+}
+
+#[derive(Debug)]
+pub(super) struct Dial {
+    generation: u32,
+    pub(super) group: usize,
+    pub(super) runtime: RuntimeId,
+    pub(super) started: Instant,
+    /// It covers everybody who waits.
+    lone: bool,
+    /// It replaces a session that still takes work.
+    replaces: bool,
+    /// The session is for this waiter alone (P23).
+    pub(super) own: Option<WaiterId>,
+}
+
+/// What is known of the origin and of its failures.
+#[derive(Debug)]
+pub(super) struct Plan {
+    /// Streams per session that the server last allowed.
+    pub(super) learned: Option<u32>,
+    /// Its last session spoke HTTP/1.1.
+    pub(super) h1: bool,
+    /// Dials failed, and sessions ended before they served, in a row.
+    failures: u32,
+    retry_at: Option<Instant>,
+    seed: u64,
+}
+
+impl Plan {
+    pub(super) fn new(seed: u64) -> Self {
+        Self {
+            learned: None,
+            h1: false,
+            failures: 0,
+            retry_at: None,
+            seed: seed | 1,
+        }
+    }
+
+    /// Something was served: the origin is well.
+    pub(super) fn healthy(&mut self) -> bool {
+        self.retry_at = None;
+        std::mem::take(&mut self.failures) > 0
+    }
+
+    /// A number in `0.0..1.0` (xorshift64*).
+    pub(super) fn random(&mut self) -> f64 {
+        self.seed ^= self.seed >> 12;
+        self.seed ^= self.seed << 25;
+        self.seed ^= self.seed >> 27;
+        let bits = self.seed.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 40;
+        bits as f64 / (1_u64 << 24) as f64
+    }
+}
+
+impl<C: Clone> OriginState<C> {
+    /// Opens sessions ahead of need: at least `count` in the caller's group, within the bound (P10).
+    pub fn warm(&mut self, caller: Caller, count: u32, now: Instant) {
+        if self.closed {
+            return;
+        }
+        let now = self.advance(now);
+        let group = self.group_of(caller);
+        let group = &mut self.groups[group];
+        group.runtime_hint = Some(caller.runtime);
+        group.warm = group.warm.max(count);
+        self.replan(now);
+    }
+
+    /// Asks for a session that serves this caller alone and ends with it (P23). The id must be claimed or cancelled.
+    pub fn acquire_own(&mut self, caller: Caller, now: Instant) -> Option<WaiterId> {
+        let now = self.advance(now);
+        let group = self.group_of(caller);
+        if self.closed || self.groups[group].draining >= self.limits.max_sessions {
+            return None;
+        }
+        let waiter = self.waiters.insert(caller, group, Status::Queued);
+        self.waiters.at_mut(waiter.slot).own = true;
+        self.start_dial(group, caller.runtime, Some(waiter), false, now);
+        Some(waiter)
+    }
+
+    /// The origin is known, or no longer known, to speak only HTTP/1.1.
+    pub fn set_h1_only(&mut self, h1_only: bool, now: Instant) {
+        let now = self.advance(now);
+        self.plan.h1 = h1_only;
+        self.plan.learned = h1_only.then_some(1);
+        if h1_only {
+            self.retire_h2(now);
+        }
+        self.replan(now);
+    }
+
+    /// A dial ended without a session.
+    pub fn handle_dial_ended(&mut self, id: DialId, end: DialEnd<C>, now: Instant) {
+        let now = self.advance(now);
+        let Some(dial) = self.take_dial(id) else {
+            return;
+        };
+        let group = dial.group;
+        if let Some(waiter) = dial.own {
+            self.end_own(waiter, &end, now);
+        } else {
+            match end {
+                DialEnd::Failed(cause) => {
+                    self.groups[group].warm = 0;
+                    let count = if dial.lone { None } else { Some(self.per_session()) };
+                    self.note_failure(now);
+                    self.fail_covered(group, count, &Failure::Dial(cause));
+                }
+                DialEnd::H1Only(cause) => {
+                    self.groups[group].warm = 0;
+                    self.fail_waiters(Some(group), None, &Failure::Dial(cause));
+                }
+                DialEnd::Aborted => {}
+            }
+        }
+        self.replan(now);
+        self.tidy_group(group);
+    }
+
+    /// A runtime ended: its waiters cannot dial until they are polled elsewhere.
+    pub fn handle_runtime_ended(&mut self, runtime: RuntimeId, now: Instant) {
+        let now = self.advance(now);
+        let groups: Vec<usize> = self.groups.iter().map(|(slot, _)| slot).collect();
+        for group in groups {
+            if self.groups[group].runtime_hint == Some(runtime) {
+                self.groups[group].runtime_hint = None;
+            }
+            let stranded: Vec<u32> = self
+                .waiters
+                .iter(self.groups[group].queue)
+                .filter(|waiter| self.waiters.at(*waiter).runtime == Some(runtime))
+                .collect();
+            for waiter in stranded {
+                self.waiters.at_mut(waiter).runtime = None;
+            }
+        }
+        self.replan(now);
+    }
+
+    /// A session ended or said GOAWAY before it served anything.
+    pub(super) fn ended_early(&mut self, group: usize, failure: &Failure<C>, now: Instant) {
+        self.note_failure(now);
+        if self.plan.failures >= EARLY_ENDS {
+            self.fail_covered(group, None, failure);
+        }
+    }
+
+    /// A session proved useless, after its callers had waited for it as long as for a dial.
+    pub(super) fn proved_useless(&mut self, group: usize, failure: &Failure<C>, now: Instant) {
+        self.note_failure(now);
+        self.fail_covered(group, None, failure);
+    }
+
+    /// Makes the plan anew and orders what it wants.
+    pub(super) fn replan(&mut self, now: Instant) {
+        if self.closed {
+            return;
+        }
+        if self.groups.len() == 1 {
+            return self.replan_group(super::SHARED, now);
+        }
+        let groups: Vec<usize> = self.groups.iter().map(|(slot, _)| slot).collect();
+        for group in groups {
+            self.replan_group(group, now);
+        }
+    }
+
+    fn replan_group(&mut self, group: usize, now: Instant) {
+        while let Some((runtime, replaces)) = self.wanted_dial(group) {
+            if let Some(retry_at) = self.plan.retry_at.filter(|at| *at > now) {
+                return self.arm(Some(retry_at));
+            }
+            self.start_dial(group, runtime, None, replaces, now);
+        }
+    }
+
+    /// Whether the group wants one more dial, where it would run, and whether it is a replacement.
+    fn wanted_dial(&self, slot: usize) -> Option<(RuntimeId, bool)> {
+        let group = &self.groups[slot];
+        let bound = if self.plan.h1 {
+            self.limits.max_h1_connections
+        } else {
+            self.limits.max_sessions
+        };
+        let open = group.active + group.dialing;
+        if open >= bound || group.draining > self.limits.max_sessions {
+            return None;
+        }
+        let coming = group.dialing + group.fresh;
+        if self.goes_alone() && coming > 0 {
+            return None;
+        }
+        let covered = u64::from(coming) * u64::from(self.per_session());
+        if u64::from(group.queue.len()) > covered {
+            let runtimes = self
+                .waiters
+                .iter(group.queue)
+                .map(|waiter| self.waiters.at(waiter).runtime);
+            if let Some(runtime) = runtimes.flatten().next() {
+                return Some((runtime, false));
+            }
+        }
+        let runtime = group.runtime_hint?;
+        if group.retiring > group.replacing {
+            return Some((runtime, true));
+        }
+        let kept = if self.in_use(slot) {
+            self.limits.min_sessions
+        } else {
+            0
+        };
+        (open < group.warm.max(kept)).then_some((runtime, false))
+    }
+
+    /// Whether requests have run on the group's sessions lately, so that `min_sessions` applies.
+    pub(super) fn in_use(&self, group: usize) -> bool {
+        self.limits.min_sessions > 0
+            && self.sessions.iter().any(|(_, session)| {
+                let lately = |since: Instant| {
+                    self.limits
+                        .idle_timeout
+                        .is_none_or(|timeout| self.now.saturating_duration_since(since) < timeout)
+                };
+                session.group == group && session.streams > 0 && session.idle_since.is_none_or(lately)
+            })
+    }
+
+    fn goes_alone(&self) -> bool {
+        self.plan.learned.is_none() || self.plan.failures > 0
+    }
+
+    pub(super) fn per_session(&self) -> u32 {
+        let learned = self.plan.learned.unwrap_or(UNKNOWN_STREAMS);
+        learned.min(self.limits.streams_per_session).max(1)
+    }
+
+    fn start_dial(
+        &mut self,
+        group: usize,
+        runtime: RuntimeId,
+        own: Option<WaiterId>,
+        replaces: bool,
+        now: Instant,
+    ) {
+        let generation = self.next_generation();
+        let lone = self.goes_alone();
+        let counts = &mut self.groups[group];
+        if own.is_some() {
+            counts.draining += 1;
+        } else {
+            counts.dialing += 1;
+            counts.replacing += u32::from(replaces);
+        }
+        let dial = Dial {
+            generation,
+            group,
+            runtime,
+            started: now,
+            lone,
+            replaces,
+            own,
+        };
+        let slot = super::slot_of(self.dials.insert(dial));
+        let id = DialId { slot, generation };
+        self.actions.push_back(Action::Dial(DialOrder { id, runtime }));
+    }
+
+    /// The dial is over, however it ended.
+    pub(super) fn take_dial(&mut self, id: DialId) -> Option<Dial> {
+        let slot = id.slot as usize;
+        self.dials
+            .get(slot)
+            .filter(|dial| dial.generation == id.generation)?;
+        let dial = self.dials.remove(slot);
+        let counts = &mut self.groups[dial.group];
+        if dial.own.is_some() {
+            counts.draining -= 1;
+        } else {
+            counts.dialing -= 1;
+            counts.replacing -= u32::from(dial.replaces);
+        }
+        Some(dial)
+    }
+
+    fn end_own(&mut self, waiter: WaiterId, end: &DialEnd<C>, now: Instant) {
+        let Some(node) = self.waiters.get(waiter) else {
+            return;
+        };
+        let (group, runtime) = (node.group, node.runtime);
+        match end {
+            DialEnd::Failed(cause) | DialEnd::H1Only(cause) => {
+                self.fail_one(waiter.slot, Failure::Dial(cause.clone()));
+            }
+            DialEnd::Aborted => match runtime {
+                Some(runtime) => {
+                    self.start_dial(group, runtime, Some(waiter), false, now);
+                }
+                None => self.fail_one(waiter.slot, Failure::Closed),
+            },
+        }
+    }
+
+    /// Those who wait for a session of their own fail with the pool's closing.
+    pub(super) fn fail_own_waiters(&mut self) {
+        let waiting: Vec<WaiterId> = self.dials.iter().filter_map(|(_, dial)| dial.own).collect();
+        for waiter in waiting {
+            if self.waiters.get(waiter).is_some() {
+                self.fail_one(waiter.slot, Failure::Closed);
+            }
+        }
+    }
+
+    fn note_failure(&mut self, now: Instant) {
+        self.plan.failures = self.plan.failures.saturating_add(1);
+        let doublings = (self.plan.failures - 1).min(16);
+        let full = (self.limits.backoff_base * (1 << doublings)).min(self.limits.backoff_max);
+        let pause = full.mul_f64(0.5 + 0.5 * self.plan.random());
+        self.plan.retry_at = super::after(now, Some(pause));
+    }
+
+    /// Fails waiters that hung on what failed, unless a live session can still serve them.
+    fn fail_covered(&mut self, group: usize, count: Option<u32>, failure: &Failure<C>) {
+        let alive = |(_, session): (usize, &super::Session)| {
+            (session.group == group || session.group == super::SHARED) && session.can_serve()
+        };
+        if !self.sessions.iter().any(alive) {
+            self.fail_waiters(Some(group), count, failure);
+        }
+    }
+
+    /// A time between nine tenths of `age` and the whole, so that sessions opened together do not end together.
+    pub(super) fn jittered(&mut self, age: Duration) -> Duration {
+        age.mul_f64(0.9 + 0.1 * self.plan.random())
+    }
+}

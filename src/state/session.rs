@@ -1,0 +1,172 @@
+//! One session as the core sees it: its limit, its streams, its phase.
+//!
+//! ```text
+//!            SETTINGS            GOAWAY, age, idle, retired, close
+//!   fresh ───────────▶ ready ─────────────────────────────────────▶ draining ──▶ (removed)
+//!     │                  ▲│ held: stalled, refused twice              in use = 0: told to close
+//!     └── empty bodies   └┘ suspect: an unanswered cancel             drain deadline: killed
+//! ```
+
+use std::time::Instant;
+
+use super::load::Link;
+use super::waiters::RuntimeId;
+
+/// A session, never confused with another that later uses the same slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SessionId {
+    /// Where the session's data lies; small and reused.
+    pub slot: u32,
+    /// Tells the users of a slot apart.
+    pub generation: u32,
+}
+
+/// What a session speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    /// Many streams.
+    H2,
+    /// One exchange at a time.
+    H1,
+}
+
+/// Whether a session takes work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Takes work.
+    Active,
+    /// Takes no more work; ends with its last stream.
+    Draining,
+}
+
+/// Why a session stopped taking work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// No stream for `idle_timeout`.
+    Idle,
+    /// Older than `max_age`.
+    Age,
+    /// Carried `max_streams_per_session`, or came near a lifetime cap of the protocol library.
+    Worn,
+    /// The server said GOAWAY.
+    Goaway,
+    /// A probe or a keep-alive PING was not answered.
+    Unanswered,
+    /// The connection ended or failed.
+    Lost,
+    /// Never became useful: no SETTINGS in time, or a limit that stayed at zero.
+    Useless,
+    /// The origin turned to another protocol.
+    Protocol,
+    /// The pool was closed.
+    Closed,
+}
+
+/// In which index a session with room is filed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Class {
+    /// SETTINGS are known.
+    Ready = 0,
+    /// Before SETTINGS: requests with an empty body only.
+    Fresh = 1,
+    /// A cancelled request was never answered: last choice.
+    Suspect = 2,
+}
+
+/// The book-keeping of one session.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) generation: u32,
+    /// The slot of its group.
+    pub(super) group: usize,
+    /// The runtime that drives it.
+    pub(super) runtime: RuntimeId,
+    pub(super) protocol: Protocol,
+    pub(super) phase: Phase,
+    /// Why it drains.
+    pub(super) reason: Option<Reason>,
+    /// min(cap, what the server allows).
+    pub(super) limit: u32,
+    /// Slots given out: firm leases, soft holds and parked slots.
+    pub(super) in_use: u32,
+    /// Of those, the ones held by readiness.
+    pub(super) soft: u32,
+    /// Of those, the ones of cancelled requests that wait for a sign of life.
+    pub(super) parked: u32,
+    /// SETTINGS have been read.
+    pub(super) ready: bool,
+    /// A response has come.
+    pub(super) served: bool,
+    /// A replacement is being opened; it still takes work.
+    pub(super) retiring: Option<Reason>,
+    /// Unread bodies hold its window.
+    pub(super) stalled: bool,
+    /// It was told to close or to die already.
+    pub(super) told: bool,
+    /// Streams granted in its life.
+    pub(super) streams: u64,
+    pub(super) refusals: u32,
+    pub(super) opened_at: Instant,
+    /// Since when no firm lease is out.
+    pub(super) idle_since: Option<Instant>,
+    /// No work before this: it refused twice.
+    pub(super) held_until: Option<Instant>,
+    /// SETTINGS, or a limit above zero, must be here by then.
+    pub(super) useful_by: Option<Instant>,
+    /// The probe must be answered by then.
+    pub(super) probe_by: Option<Instant>,
+    /// Rotation.
+    pub(super) expires_at: Option<Instant>,
+    /// Draining ends by then.
+    pub(super) drain_by: Option<Instant>,
+    /// Its place in its group's index, with the index it is in.
+    pub(super) link: Option<Link>,
+    pub(super) class: Option<Class>,
+}
+
+impl Session {
+    /// Where it is to be filed now; `None` while it cannot take work.
+    pub(super) fn wanted_class(&self) -> Option<Class> {
+        let open = self.phase == Phase::Active && !self.stalled && self.held_until.is_none();
+        if !open || self.in_use >= self.limit {
+            None
+        } else if self.probe_by.is_some() {
+            Some(Class::Suspect)
+        } else if self.ready {
+            Some(Class::Ready)
+        } else {
+            Some(Class::Fresh)
+        }
+    }
+
+    /// Streams that somebody really uses.
+    pub(super) fn firm(&self) -> u32 {
+        self.in_use - self.soft - self.parked
+    }
+
+    /// Whether it may serve somebody, now or as soon as a stream ends.
+    pub(super) fn can_serve(&self) -> bool {
+        self.phase == Phase::Active && self.limit > 0
+    }
+}
+
+/// What the outside may know of a session.
+#[derive(Clone, Copy, Debug)]
+pub struct Snapshot {
+    /// Its id.
+    pub id: SessionId,
+    /// What it speaks.
+    pub protocol: Protocol,
+    /// Whether it takes work.
+    pub phase: Phase,
+    /// Slots in use.
+    pub in_use: u32,
+    /// Its limit.
+    pub limit: u32,
+    /// Streams granted in its life.
+    pub streams: u64,
+    /// When it was opened.
+    pub opened_at: Instant,
+    /// Since when it is idle.
+    pub idle_since: Option<Instant>,
+}

@@ -1,0 +1,131 @@
+//! Everything that happens because time passed.
+//!
+//! One deadline for the whole origin: [`poll_timeout`](super::OriginState::poll_timeout) is never later than the first
+//! thing due, and may be earlier, since requests only ever move it earlier. When it fires every session is looked at,
+//! what is due is done, and the next deadline is found.
+
+use std::time::Instant;
+
+use super::session::{Phase, Reason};
+use super::{Failure, OriginState, SHARED, after};
+
+impl<C: Clone> OriginState<C> {
+    /// Does what is due. Calls that come early, or for nothing, do nothing.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        let now = self.advance(now);
+        if self.next_timeout.is_none_or(|due| due > now) {
+            return;
+        }
+        self.next_timeout = None;
+        for slot in self.session_slots() {
+            self.session_timeouts(slot, now);
+        }
+        self.serve(SHARED);
+        self.replan(now);
+    }
+
+    fn session_timeouts(&mut self, slot: usize, now: Instant) {
+        if self.sessions[slot].phase == Phase::Draining {
+            if is_due(self.sessions[slot].drain_by, now) {
+                self.sessions[slot].drain_by = None;
+                let reason = self.sessions[slot].reason.unwrap_or(Reason::Closed);
+                self.tell_kill(slot, reason);
+            }
+            return self.arm(self.sessions[slot].drain_by);
+        }
+        if is_due(self.sessions[slot].held_until, now) {
+            self.sessions[slot].held_until = None;
+            self.sessions[slot].refusals = 0;
+            self.refile(slot);
+            self.serve(self.sessions[slot].group);
+        }
+        if is_due(self.sessions[slot].useful_by, now) {
+            self.check_useful(slot, now);
+        } else if is_due(self.sessions[slot].probe_by, now) {
+            self.unanswered(slot, now);
+        } else if self.is_idle_too_long(slot, now) {
+            self.drain(slot, Reason::Idle, now);
+        } else if is_due(self.sessions[slot].expires_at, now) {
+            self.sessions[slot].expires_at = None;
+            self.retire(slot, Reason::Age, now);
+        }
+        self.arm_session(slot);
+    }
+
+    /// No SETTINGS in time: whatever runs on it ends. A limit of zero all the time: it ends when nothing runs on it.
+    fn check_useful(&mut self, slot: usize, now: Instant) {
+        let session = &mut self.sessions[slot];
+        let (group, silent, busy) = (session.group, !session.ready, session.firm() > 0);
+        if !silent && busy {
+            session.useful_by = after(now, Some(self.limits.connect_timeout));
+            return;
+        }
+        session.useful_by = None;
+        self.drain(slot, Reason::Useless, now);
+        if silent {
+            self.tell_kill(slot, Reason::Useless);
+        }
+        self.proved_useless(group, &Failure::Useless(Reason::Useless), now);
+    }
+
+    /// A probe was not answered: no new work, and a replacement; its streams may still finish (P19).
+    fn unanswered(&mut self, slot: usize, now: Instant) {
+        let session = &mut self.sessions[slot];
+        session.probe_by = None;
+        let (group, runtime) = (session.group, session.runtime);
+        self.drain(slot, Reason::Unanswered, now);
+        let group = &mut self.groups[group];
+        group.runtime_hint = Some(runtime);
+        group.warm = group
+            .warm
+            .max((group.active + group.dialing + 1).min(self.limits.max_sessions));
+    }
+
+    fn is_idle_too_long(&self, slot: usize, now: Instant) -> bool {
+        let session = &self.sessions[slot];
+        let group = &self.groups[session.group];
+        let kept = self.limits.min_sessions >= group.active && self.in_use(session.group);
+        let due = session
+            .idle_since
+            .and_then(|since| after(since, self.limits.idle_timeout));
+        session.firm() == 0 && session.parked == 0 && is_due(due, now) && !kept
+    }
+
+    /// Finds when the session is next to be looked at.
+    fn arm_session(&mut self, slot: usize) {
+        let session = &self.sessions[slot];
+        let idle = session
+            .idle_since
+            .and_then(|since| after(since, self.limits.idle_timeout));
+        // A session kept by `min_sessions` is looked at again after as long.
+        let idle = idle.map(|due| {
+            if due > self.now {
+                Some(due)
+            } else {
+                after(self.now, self.limits.idle_timeout)
+            }
+        });
+        let drain_by = if session.phase == Phase::Draining {
+            session.drain_by
+        } else {
+            None
+        };
+        let dues = [
+            session.held_until,
+            session.useful_by,
+            session.probe_by,
+            session.expires_at,
+            drain_by,
+        ];
+        let idle = if session.phase == Phase::Active {
+            idle.flatten()
+        } else {
+            None
+        };
+        dues.into_iter().chain([idle]).for_each(|due| self.arm(due));
+    }
+}
+
+fn is_due(at: Option<Instant>, now: Instant) -> bool {
+    at.is_some_and(|at| at <= now)
+}
