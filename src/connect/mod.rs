@@ -13,9 +13,11 @@
 //! | [`from_fn`], [`blocking`] | a function, async or blocking | – |
 //!
 //! Inside the crate, the pool holds an `Arc<dyn ErasedConnect<O>>`, made by `erase(connector)` or by
-//! `default_connector(Defaults { .. })`; its `connect` returns a boxed future.
+//! `default_connector(Defaults { .. })`; its `connect` returns a boxed future. A session that dies before it served
+//! anything asks its connection's [`Fault`]: a refused client certificate shows only then.
 
 mod blocking;
+mod connection;
 mod defaults;
 mod erased;
 mod from_fn;
@@ -31,17 +33,14 @@ mod tls;
 #[cfg(feature = "tls")]
 mod tls_error;
 
-use std::fmt;
 use std::future::Future;
-use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
-
-use http::Version;
-use tokio::io::{AsyncRead, AsyncWrite};
+use std::sync::Arc;
 
 use crate::error::Error;
 
 pub use blocking::{Blocking, blocking};
+pub use connection::Connection;
+pub(crate) use connection::{Fault, Io};
 pub(crate) use defaults::{Defaults, default_connector};
 pub(crate) use erased::{ErasedConnect, erase};
 pub use from_fn::{FromFn, from_fn};
@@ -122,87 +121,5 @@ impl Offer {
             Self::H2 => &[b"h2"],
             Self::H1 => &[b"http/1.1"],
         }
-    }
-}
-
-/// The byte stream under a session: what tokio reads and writes.
-pub(crate) trait Io: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
-
-impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Io for T {}
-
-/// A fresh connection, with what is known about it.
-pub struct Connection {
-    pub(crate) io: Box<dyn Io>,
-    pub(crate) version: Version,
-    pub(crate) authenticated: bool,
-    pub(crate) peer_addr: Option<SocketAddr>,
-    pub(crate) local_addr: Option<SocketAddr>,
-    pub(crate) fault: Fault,
-}
-
-impl Connection {
-    /// A connection on which `version` was settled: [`Version::HTTP_2`], or any other for HTTP/1.1.
-    pub fn new(io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, version: Version) -> Self {
-        Self {
-            io: Box::new(io),
-            version,
-            authenticated: false,
-            peer_addr: None,
-            local_addr: None,
-            fault: Fault::default(),
-        }
-    }
-
-    /// Says that the protocol was settled by the authenticated server (ALPN over verified TLS). Only then does an
-    /// HTTP/1.1 answer enter the negative cache. Default: false.
-    #[must_use]
-    pub fn authenticated(mut self, authenticated: bool) -> Self {
-        self.authenticated = authenticated;
-        self
-    }
-
-    /// Names the peer's address; it appears in response extensions and in the sessions' snapshot.
-    #[must_use]
-    pub fn peer_addr(mut self, addr: SocketAddr) -> Self {
-        self.peer_addr = Some(addr);
-        self
-    }
-
-    /// Names the local address.
-    #[must_use]
-    pub fn local_addr(mut self, addr: SocketAddr) -> Self {
-        self.local_addr = Some(addr);
-        self
-    }
-}
-
-impl fmt::Debug for Connection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connection")
-            .field("version", &self.version)
-            .field("authenticated", &self.authenticated)
-            .field("peer_addr", &self.peer_addr)
-            .finish_non_exhaustive()
-    }
-}
-
-/// What the transport learns about its failure after it was handed over.
-///
-/// In TLS 1.3 a server refuses our certificate after the handshake, with an alert that the first read meets
-/// (RFC 8446 §4.4.2.4), and the `h2` crate keeps only the text of an IO error. So the transport leaves the classified
-/// error here; a session that ends before it served anything asks for it.
-#[derive(Clone, Default)]
-pub(crate) struct Fault(Arc<OnceLock<Error>>);
-
-impl Fault {
-    /// The classified error, if the transport has met one that says more than "the connection failed".
-    pub(crate) fn get(&self) -> Option<Error> {
-        self.0.get().cloned()
-    }
-
-    /// Leaves an error; the first one stays.
-    #[cfg(feature = "tls")]
-    pub(crate) fn set(&self, error: Error) {
-        let _ = self.0.set(error);
     }
 }

@@ -286,13 +286,16 @@ struct Watched {
 }
 
 impl Watched {
+    /// Makes a certificate error of it, for those who read, and for those who ask later.
     fn note<T>(&self, result: io::Result<T>) -> io::Result<T> {
-        result.inspect_err(|error| {
-            if let Some(message) = tls_error::refused_certificate(error) {
-                let source = io::Error::new(error.kind(), error.to_string());
-                self.fault
-                    .set(Error::new(Kind::Certificate, message).with_source(source));
-            }
+        result.map_err(|error| {
+            let Some(message) = tls_error::refused_certificate(&error) else {
+                return error;
+            };
+            let kind = error.kind();
+            let refused = Error::new(Kind::Certificate, message).with_source(error);
+            self.fault.set(refused.clone());
+            io::Error::new(kind, refused)
         })
     }
 }
