@@ -2,10 +2,12 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod builder;
+mod clock;
 mod config;
 pub mod connect;
 mod error;
 mod origin;
+mod session;
 #[allow(dead_code)]
 mod state;
 

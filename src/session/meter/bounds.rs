@@ -1,0 +1,276 @@
+//! How much a peer may send, and the token buckets that measure its rates.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+/// The bounds of one session. Rates allow bursts of one second's worth.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    /// SETTINGS, PING, PRIORITY and unknown frames a second, plus one for each DATA frame that we sent: grpc-go answers
+    /// DATA with a PING to measure the bandwidth, as often as once per round trip, which on a fast network is more than
+    /// a thousand times a second. Default 1,000.
+    pub(crate) control_per_second: u32,
+    /// WINDOW_UPDATE frames a second, plus one per KiB of DATA that we sent, plus two per DATA frame: servers that
+    /// return credit as they read (Go) send one for the stream and one for the connection for the smallest message.
+    /// Default 1,000.
+    pub(crate) window_updates_per_second: u32,
+    /// Frames a second that end or touch streams which nobody holds any more: RST_STREAM, and HEADERS on streams that
+    /// are over; plus [`STRAYS_PER_STREAM`] for each stream that we opened. Default 1,000.
+    pub(crate) strays_per_second: u32,
+    /// GOAWAY frames in a session's life; two are usual (RFC 9113 §6.8). Default 16.
+    pub(crate) goaways: u32,
+    /// Interim (1xx) responses to one request. Over it the stream is at fault, over twice as many the session, whose
+    /// memory they fill as long as nobody reads the stream. Default 32.
+    pub(crate) informational: u32,
+    /// Header bytes of those interim responses, as on the wire; twice as many are the session's fault. Default 64 KiB.
+    pub(crate) informational_bytes: u64,
+    /// Bytes of one header or trailer block, as on the wire. h2 measures the decoded size and ends the stream; this
+    /// bound only tells why. Default 64 KiB.
+    pub(crate) header_block_bytes: u64,
+}
+
+/// What a server may still send for a stream after we gave it up: headers, trailers, RST_STREAM.
+pub(crate) const STRAYS_PER_STREAM: u64 = 3;
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            control_per_second: 1_000,
+            window_updates_per_second: 1_000,
+            strays_per_second: 1_000,
+            goaways: 16,
+            informational: 32,
+            informational_bytes: 64 * 1024,
+            header_block_bytes: 64 * 1024,
+        }
+    }
+}
+
+/// A bound that the peer went over, or a rule that it broke. `Display` names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Violation {
+    /// The answer to the preface is HTTP/1.x.
+    Http1,
+    /// The first frame is not SETTINGS.
+    FirstFrame { kind: u8 },
+    /// Too many SETTINGS, PING, PRIORITY or unknown frames.
+    ControlRate { per_second: u32 },
+    /// Too many WINDOW_UPDATE frames.
+    WindowUpdateRate { per_second: u32 },
+    /// Too many RST_STREAM frames, or HEADERS on streams that are over.
+    StrayRate { per_second: u32 },
+    /// Too many GOAWAY frames.
+    Goaways { max: u32 },
+    /// Too many interim responses on one stream.
+    Informational { stream: u32, max: u32 },
+    /// Too many bytes of interim responses on one stream.
+    InformationalBytes { stream: u32, max: u64 },
+    /// A header or trailer block that is too long.
+    HeaderBlock { stream: u32, max: u64 },
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Http1 => f.write_str("the peer answered in HTTP/1.x, not in HTTP/2"),
+            Self::FirstFrame { kind } => {
+                write!(
+                    f,
+                    "the first frame of the peer has type {kind}, not SETTINGS (RFC 9113 section 3.4)"
+                )
+            }
+            Self::ControlRate { per_second } => {
+                write!(
+                    f,
+                    "more than {per_second} SETTINGS, PING, PRIORITY or unknown frames a second"
+                )
+            }
+            Self::WindowUpdateRate { per_second } => write!(
+                f,
+                "more than {per_second} WINDOW_UPDATE frames a second beyond those that the DATA sent explains"
+            ),
+            Self::StrayRate { per_second } => {
+                write!(
+                    f,
+                    "more than {per_second} RST_STREAM frames or HEADERS on closed streams a second"
+                )
+            }
+            Self::Goaways { max } => write!(f, "more than {max} GOAWAY frames"),
+            Self::Informational { stream, max } => {
+                write!(
+                    f,
+                    "more than {max} informational (1xx) responses on stream {stream}"
+                )
+            }
+            Self::InformationalBytes { stream, max } => {
+                write!(
+                    f,
+                    "more than {max} bytes of informational (1xx) responses on stream {stream}"
+                )
+            }
+            Self::HeaderBlock { stream, max } => {
+                write!(
+                    f,
+                    "a header or trailer block of more than {max} bytes on stream {stream}"
+                )
+            }
+        }
+    }
+}
+
+impl std::error::Error for Violation {}
+
+/// A token bucket of one second's worth, kept as the time at which it will be full again (the generic cell rate
+/// algorithm: exact, two words, nothing to refill). Traffic of our own earns credit, which is spent first.
+#[derive(Debug)]
+pub(crate) struct Bucket {
+    interval: Duration,
+    full_at: Option<Instant>,
+    /// How much of the credit ever earned is used up.
+    credit_used: u64,
+    /// Credit that lies unused beyond this is lost, so that years of traffic buy no flood.
+    credit_cap: u64,
+}
+
+impl Bucket {
+    pub(crate) fn new(per_second: u32, credit_cap: u64) -> Self {
+        Self {
+            interval: Duration::from_secs(1) / per_second.max(1),
+            full_at: None,
+            credit_used: 0,
+            credit_cap,
+        }
+    }
+
+    /// One frame at `now`, when `credit` was earned so far in all; false when it is one too many.
+    #[must_use]
+    pub(crate) fn take(&mut self, now: Instant, credit: u64) -> bool {
+        if credit > self.credit_used {
+            let unused = (credit - self.credit_used).min(self.credit_cap);
+            self.credit_used = credit - unused + 1;
+            return true;
+        }
+        let full_at = self.full_at.map_or(now, |at| at.max(now)) + self.interval;
+        if full_at > now + Duration::from_secs(1) {
+            return false;
+        }
+        self.full_at = Some(full_at);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// How many of `n` frames pass that come in equal steps during one second from `start` on.
+    fn pass(bucket: &mut Bucket, start: Instant, n: u32) -> u32 {
+        (0..n)
+            .map(|i| u32::from(bucket.take(start + SECOND * i / n, 0)))
+            .sum()
+    }
+
+    // P44: 1,000 a second.
+    #[test]
+    fn just_under_the_rate_for_ever_and_just_over_it_not() {
+        let start = crate::clock::now();
+        let mut bucket = Bucket::new(1_000, 0);
+        for second in 0..3_600 {
+            assert_eq!(
+                pass(&mut bucket, start + SECOND * second, 999),
+                999,
+                "second {second}"
+            );
+        }
+        let mut bucket = Bucket::new(1_000, 0);
+        let refused = (0..3_600).find(|second| pass(&mut bucket, start + SECOND * *second, 1_001) < 1_001);
+        assert!(
+            (900..=1_000).contains(&refused.unwrap()),
+            "each second eats one of the burst's 1,000: {refused:?}"
+        );
+    }
+
+    // P44: a burst of one second's worth, no more, however long it was quiet before.
+    #[test]
+    fn burst_after_long_idle() {
+        let start = crate::clock::now();
+        let mut bucket = Bucket::new(1_000, 0);
+        for idle in [Duration::ZERO, Duration::from_secs(86_400 * 365)] {
+            let at = start + idle;
+            assert_eq!((0..1_001).filter(|_| bucket.take(at, 0)).count(), 1_000);
+        }
+    }
+
+    #[test]
+    fn refused_frames_cost_nothing_and_the_clock_may_step_back() {
+        let start = crate::clock::now() + SECOND;
+        let mut bucket = Bucket::new(1_000, 0);
+        assert_eq!((0..5_000).filter(|_| bucket.take(start, 0)).count(), 1_000);
+        assert!(!bucket.take(start - SECOND / 2, 0), "earlier is not longer");
+        assert!(bucket.take(start + Duration::from_millis(1), 0));
+        assert!(!bucket.take(start + Duration::from_millis(1), 0));
+    }
+
+    #[test]
+    fn credit_is_spent_first_and_kept_up_to_its_cap() {
+        let at = crate::clock::now();
+        let mut bucket = Bucket::new(1, 10);
+        assert_eq!(
+            (0..20).filter(|_| bucket.take(at, 5)).count(),
+            5 + 1,
+            "five earned, one of the second"
+        );
+        assert!(bucket.take(at, 6), "one more earned");
+        assert_eq!(
+            (0..2_000).filter(|_| bucket.take(at, 1_000)).count(),
+            10,
+            "the rest was lost"
+        );
+        assert_eq!((0..2_000).filter(|_| bucket.take(at, 1_001)).count(), 1);
+        let mut bucket = Bucket::new(1, u64::MAX);
+        assert!(bucket.take(at, u64::MAX), "no overflow");
+    }
+
+    #[test]
+    fn violations_name_their_bound() {
+        for (violation, name) in [
+            (Violation::Http1, "HTTP/1.x"),
+            (Violation::FirstFrame { kind: 7 }, "type 7, not SETTINGS"),
+            (
+                Violation::ControlRate { per_second: 1_000 },
+                "1000 SETTINGS, PING, PRIORITY or unknown frames a second",
+            ),
+            (
+                Violation::WindowUpdateRate { per_second: 1_000 },
+                "1000 WINDOW_UPDATE frames a second",
+            ),
+            (
+                Violation::StrayRate { per_second: 1_000 },
+                "1000 RST_STREAM frames",
+            ),
+            (Violation::Goaways { max: 16 }, "16 GOAWAY"),
+            (
+                Violation::Informational { stream: 5, max: 32 },
+                "32 informational (1xx) responses on stream 5",
+            ),
+            (
+                Violation::InformationalBytes {
+                    stream: 5,
+                    max: 65_536,
+                },
+                "65536 bytes of informational",
+            ),
+            (
+                Violation::HeaderBlock {
+                    stream: 5,
+                    max: 65_536,
+                },
+                "block of more than 65536 bytes on stream 5",
+            ),
+        ] {
+            assert!(violation.to_string().contains(name), "{violation}");
+        }
+    }
+}

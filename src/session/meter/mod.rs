@@ -1,0 +1,297 @@
+//! The meter of a session: what h2 does not tell and does not bound, read off the frame headers as they pass.
+//!
+//! # Shape
+//!
+//! ```text
+//!   h2 client Connection ── MeteredIo ── transport
+//!                               │ FrameHeaders, one for each direction; rates
+//!                               ▼
+//!   driver, streams ─── Arc<Meter>: counters (atomics), streams by id (one mutex)
+//! ```
+//!
+//! [`MeteredIo`] wraps the transport that h2 is given. It copies nothing: it looks at the bytes that `poll_read` brought
+//! and that `poll_write` accepted, finds the 9-byte frame headers and jumps over the payloads ([`parser::FrameHeaders`]). One
+//! read takes the streams' mutex once, however many frames it holds; a read in the midst of a payload takes nothing and
+//! costs a subtraction. The clock is read only when a frame whose rate is bounded shows up, and when a write stalls.
+//!
+//! # Use
+//!
+//! ```text
+//!   let meter = Meter::new(Bounds::default());
+//!   let io = MeteredIo::new(transport, Arc::clone(&meter));        // -> h2::client::Builder::handshake(io)
+//!   driver, after each poll of the connection:
+//!       meter.violation()                  why a connection ended with an error (Kind::Protocol, its text names the bound)
+//!       meter.settings_seen() / settings_applied()   the server answered / h2 applied its limits: read them now
+//!       meter.goaway()                     last stream id and code, which h2 keeps to itself
+//!       meter.empty_data_frames(), error_resets_sent(), opened()      rotation ahead of h2's caps (P17)
+//!       meter.unread()                     above a threshold: no new work for this session (P30)
+//!       meter.write_stalled_since()        P44's write that makes no progress
+//!       meter.frames_seen(), headers_or_data_seen(), ping_acks_seen()  parking and probing (P19, P44)
+//!   stream, by its h2 stream id; it is known from the moment its HEADERS are written, nobody registers it:
+//!       meter.stream_violation(id)         look whenever the response is polled (h2 wakes it for each 1xx): end the stream
+//!       meter.release(id, n)               beside each release_capacity(n)
+//!       meter.has_ended(id)                RST_STREAM after a complete response is success (P31)
+//!       meter.forget(id)                   EXACTLY when the stream is over or given up, always: answers for the last
+//!                                          time whether it was quiet, ended, unread
+//! ```
+//!
+//! Counters only grow and are exact once h2 has handed on the frame in question: the meter sees a frame before h2 does.
+//! `settings_applied` counts our own acknowledgements on their way out, which h2 writes as it applies the values; the
+//! values are in force then and not when SETTINGS is merely seen, so read the limit only after it.
+//!
+//! # Bounds
+//!
+//! A peer over a bound of the session ([`Bounds`]) makes the next `poll_read` fail with `InvalidData`, which ends h2's
+//! connection; nothing more is read from it. Over a bound of one stream (interim responses, header block) the stream is
+//! marked, and only at twice the bound, when nobody acted on it, the session ends.
+
+mod bounds;
+mod io;
+mod parser;
+mod streams;
+#[cfg(test)]
+mod tests;
+mod traffic;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+pub(crate) use bounds::{Bounds, Violation};
+pub(crate) use io::MeteredIo;
+pub(crate) use streams::Forgotten;
+use streams::Streams;
+
+/// What passed over one session so far. Written by its [`MeteredIo`], read by anybody.
+#[derive(Debug)]
+pub(crate) struct Meter {
+    bounds: Bounds,
+    epoch: Instant,
+    incoming: Incoming,
+    outgoing: Outgoing,
+    streams: Mutex<Streams>,
+    unread: Counter,
+    goaway: Mutex<Option<Goaway>>,
+    violation: OnceLock<Violation>,
+    /// Nanoseconds from `epoch`, plus one, since which a write waits; 0 when none does.
+    stalled: AtomicU64,
+}
+
+/// Counters of what the peer sent.
+#[derive(Debug, Default)]
+struct Incoming {
+    bytes: Counter,
+    frames: Counter,
+    headers_or_data: Counter,
+    settings: Counter,
+    ping_acks: Counter,
+    empty_data: Counter,
+}
+
+/// Counters of what the transport accepted from us.
+#[derive(Debug, Default)]
+struct Outgoing {
+    bytes: Counter,
+    opened: Counter,
+    data_bytes: Counter,
+    data_frames: Counter,
+    settings_acks: Counter,
+    resets: Counter,
+    error_resets: Counter,
+}
+
+/// The last GOAWAY of the peer (RFC 9113 §6.8).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Goaway {
+    /// Streams above it were not processed; 2³¹−1 is a warning that another GOAWAY will follow.
+    pub(crate) last_stream_id: u32,
+    /// The error code, 0 for a graceful end.
+    pub(crate) code: u32,
+    /// How many came so far.
+    pub(crate) count: u32,
+}
+
+/// A counter with one writer, so that counting is a plain store. What a reader may rely on is ordered by h2's own lock
+/// (it learns of a frame from h2, after the meter saw it), or by the streams' mutex.
+#[derive(Debug, Default)]
+struct Counter(AtomicU64);
+
+impl Counter {
+    fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    fn add(&self, n: u64) {
+        self.set(self.get().wrapping_add(n));
+    }
+}
+
+impl Meter {
+    /// A meter for a new connection.
+    pub(crate) fn new(bounds: Bounds) -> Arc<Self> {
+        Arc::new(Self {
+            bounds,
+            epoch: crate::clock::now(),
+            incoming: Incoming::default(),
+            outgoing: Outgoing::default(),
+            streams: Mutex::default(),
+            unread: Counter::default(),
+            goaway: Mutex::default(),
+            violation: OnceLock::new(),
+            stalled: AtomicU64::new(0),
+        })
+    }
+
+    /// The bound that the peer went over, which ended the connection.
+    pub(crate) fn violation(&self) -> Option<Violation> {
+        self.violation.get().copied()
+    }
+
+    /// Whether the server's first SETTINGS frame arrived; h2 may not have read it yet, see
+    /// [`settings_applied`](Self::settings_applied).
+    pub(crate) fn settings_seen(&self) -> bool {
+        self.incoming.settings.get() > 0
+    }
+
+    /// SETTINGS frames of the peer that h2 has applied and acknowledged.
+    pub(crate) fn settings_applied(&self) -> u64 {
+        self.outgoing.settings_acks.get()
+    }
+
+    /// Frames of any kind that arrived.
+    pub(crate) fn frames_seen(&self) -> u64 {
+        self.incoming.frames.get()
+    }
+
+    /// HEADERS and DATA frames that arrived, on whatever stream.
+    pub(crate) fn headers_or_data_seen(&self) -> u64 {
+        self.incoming.headers_or_data.get()
+    }
+
+    /// Answers to PING that arrived.
+    pub(crate) fn ping_acks_seen(&self) -> u64 {
+        self.incoming.ping_acks.get()
+    }
+
+    /// DATA frames that carried nothing and did not end their stream; h2 ends the session after 100 of them.
+    pub(crate) fn empty_data_frames(&self) -> u64 {
+        self.incoming.empty_data.get()
+    }
+
+    /// Bytes that arrived.
+    pub(crate) fn bytes_read(&self) -> u64 {
+        self.incoming.bytes.get()
+    }
+
+    /// Bytes that the transport accepted.
+    pub(crate) fn bytes_written(&self) -> u64 {
+        self.outgoing.bytes.get()
+    }
+
+    /// Streams opened: first HEADERS frames written, also of streams that were cancelled before.
+    pub(crate) fn opened(&self) -> u64 {
+        self.outgoing.opened.get()
+    }
+
+    /// Bytes of DATA written.
+    pub(crate) fn data_sent(&self) -> u64 {
+        self.outgoing.data_bytes.get()
+    }
+
+    /// RST_STREAM frames written.
+    pub(crate) fn resets_sent(&self) -> u64 {
+        self.outgoing.resets.get()
+    }
+
+    /// RST_STREAM frames written with another code than NO_ERROR and CANCEL: those that h2 sends by itself, for late
+    /// frames on streams that it forgot among them. It ends the session at `max_local_error_reset_streams` (1,024).
+    pub(crate) fn error_resets_sent(&self) -> u64 {
+        self.outgoing.error_resets.get()
+    }
+
+    /// The peer's last GOAWAY.
+    pub(crate) fn goaway(&self) -> Option<Goaway> {
+        *self.goaway.lock()
+    }
+
+    /// Since when a write has waited without any byte being accepted; `None` while writes go through. A transport with
+    /// a buffer of its own (TLS) counts as moving while the buffer takes bytes.
+    pub(crate) fn write_stalled_since(&self) -> Option<Instant> {
+        match self.stalled.load(Ordering::Relaxed) {
+            0 => None,
+            nanos => Some(self.epoch + Duration::from_nanos(nanos - 1)),
+        }
+    }
+
+    /// DATA that arrived on all streams in the table and was not yet released, in bytes, without padding, which h2
+    /// releases itself.
+    pub(crate) fn unread(&self) -> u64 {
+        self.unread.get()
+    }
+
+    /// The same of one stream.
+    pub(crate) fn unread_of(&self, id: u32) -> u64 {
+        self.streams.lock().get(id).map_or(0, |stream| stream.unread)
+    }
+
+    /// The reader of stream `id` has taken `bytes` of DATA.
+    pub(crate) fn release(&self, id: u32, bytes: u64) {
+        let mut streams = self.streams.lock();
+        streams.release(id, bytes);
+        self.unread.set(streams.unread());
+    }
+
+    /// Whether the peer has ended its side of stream `id`: END_STREAM was seen.
+    pub(crate) fn has_ended(&self, id: u32) -> bool {
+        self.streams.lock().get(id).is_some_and(|stream| stream.ended)
+    }
+
+    /// Whether no frame arrived on the session since the HEADERS of stream `id` were written, or they are not written
+    /// yet; false once it is forgotten.
+    pub(crate) fn quiet_since(&self, id: u32) -> bool {
+        self.streams.lock().is_quiet(id, self.frames_seen())
+    }
+
+    /// The bound that the peer went over on stream `id`.
+    pub(crate) fn stream_violation(&self, id: u32) -> Option<Violation> {
+        self.streams.lock().get(id).and_then(|stream| stream.violation)
+    }
+
+    /// Stream `id` is over, or nobody is interested any more: what it has not read is not counted any longer. `None`
+    /// when it was forgotten before.
+    pub(crate) fn forget(&self, id: u32) -> Option<Forgotten> {
+        let mut streams = self.streams.lock();
+        let forgotten = streams.forget(id, self.frames_seen());
+        self.unread.set(streams.unread());
+        forgotten
+    }
+
+    /// Streams in the table: opened and not forgotten.
+    pub(crate) fn streams(&self) -> usize {
+        self.streams.lock().len()
+    }
+
+    /// A write waits, at `now`.
+    fn write_waits(&self, now: impl FnOnce() -> Instant) {
+        if self.stalled.load(Ordering::Relaxed) == 0 {
+            let nanos = now().duration_since(self.epoch).as_nanos();
+            self.stalled.store(
+                u64::try_from(nanos).unwrap_or(u64::MAX - 1) + 1,
+                Ordering::Relaxed,
+            );
+        }
+    }
+
+    /// Bytes were accepted, or all of them flushed.
+    fn write_moves(&self) {
+        if self.stalled.load(Ordering::Relaxed) != 0 {
+            self.stalled.store(0, Ordering::Relaxed);
+        }
+    }
+}

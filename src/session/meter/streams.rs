@@ -1,0 +1,243 @@
+//! What is known of each stream that somebody holds.
+//!
+//! A stream enters the table when its HEADERS pass by on the way out, so that no frame of it can come in before, and
+//! leaves it by [`Streams::forget`]. Header blocks are told apart without decoding them: a HEADERS frame that neither
+//! follows DATA nor ends the stream proves that the block before it was an interim response (1xx); trailers always end
+//! the stream (RFC 9113 §8.1). So the interim responses are known exactly, one block late.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+
+use super::bounds::{Bounds, Violation};
+
+/// The streams of one session, by id.
+#[derive(Debug, Default)]
+pub(super) struct Streams {
+    map: HashMap<u32, Stream, BuildHasherDefault<IdHasher>>,
+    /// The highest id whose HEADERS were written; ids on the wire only grow (RFC 9113 §5.1.1).
+    highest: u32,
+    /// Forgotten before their HEADERS were written: h2 writes them nevertheless, and nobody will forget them again.
+    early: Vec<u32>,
+    /// DATA received and not yet released, over all streams in the table.
+    unread: u64,
+}
+
+/// The state of one stream.
+#[derive(Debug)]
+pub(super) struct Stream {
+    /// How many frames had arrived on the session when its HEADERS were written.
+    written_at: u64,
+    pub(super) unread: u64,
+    /// Interim responses, without the last block, which may be the final one.
+    interim: u32,
+    interim_bytes: u64,
+    /// Length of the current or last header block; `None` before the first.
+    block: Option<u64>,
+    data_seen: bool,
+    pub(super) ended: bool,
+    pub(super) violation: Option<Violation>,
+}
+
+/// What was known of a stream when it was forgotten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Forgotten {
+    /// DATA that was received and never released, in bytes.
+    pub(crate) unread: u64,
+    /// The peer had ended its side: a RST_STREAM after that is success (P31).
+    pub(crate) ended: bool,
+    /// No frame had arrived on the session since its HEADERS were written, or they were not written yet (P44).
+    pub(crate) quiet: bool,
+    /// The bound that the peer went over on this stream.
+    pub(crate) violation: Option<Violation>,
+}
+
+impl Streams {
+    /// HEADERS for `id` were written when `frames` frames had arrived; false for the trailers of an upload.
+    pub(super) fn opened(&mut self, id: u32, frames: u64) -> bool {
+        if id <= self.highest {
+            return false;
+        }
+        self.highest = id;
+        let forgotten = self.early.contains(&id);
+        self.early.retain(|early| *early > id);
+        if !forgotten {
+            self.map.insert(id, Stream::new(frames));
+        }
+        true
+    }
+
+    pub(super) fn get(&self, id: u32) -> Option<&Stream> {
+        self.map.get(&id)
+    }
+
+    pub(super) fn get_mut(&mut self, id: u32) -> Option<&mut Stream> {
+        self.map.get_mut(&id)
+    }
+
+    /// `bytes` of DATA came for `id`.
+    pub(super) fn data(&mut self, id: u32, bytes: u32, end_stream: bool) {
+        if let Some(stream) = self.map.get_mut(&id) {
+            stream.data_seen = true;
+            stream.ended |= end_stream;
+            stream.unread += u64::from(bytes);
+            self.unread += u64::from(bytes);
+        }
+    }
+
+    /// The reader of `id` has taken `bytes`.
+    pub(super) fn release(&mut self, id: u32, bytes: u64) {
+        if let Some(stream) = self.map.get_mut(&id) {
+            debug_assert!(
+                bytes <= stream.unread,
+                "stream {id} released {bytes} of {} bytes",
+                stream.unread
+            );
+            let bytes = bytes.min(stream.unread);
+            stream.unread -= bytes;
+            self.unread -= bytes;
+        }
+    }
+
+    /// Nobody holds `id` any more; `frames` have arrived on the session so far. `None` when it was forgotten before.
+    pub(super) fn forget(&mut self, id: u32, frames: u64) -> Option<Forgotten> {
+        if id > self.highest {
+            if self.early.contains(&id) {
+                return None;
+            }
+            self.early.push(id);
+            return Some(Forgotten {
+                unread: 0,
+                ended: false,
+                quiet: true,
+                violation: None,
+            });
+        }
+        let stream = self.map.remove(&id)?;
+        self.unread -= stream.unread;
+        Some(Forgotten {
+            unread: stream.unread,
+            ended: stream.ended,
+            quiet: stream.written_at == frames,
+            violation: stream.violation,
+        })
+    }
+
+    /// See [`Forgotten::quiet`]; false for a stream that was forgotten.
+    pub(super) fn is_quiet(&self, id: u32, frames: u64) -> bool {
+        match self.map.get(&id) {
+            Some(stream) => stream.written_at == frames,
+            None => id > self.highest && !self.early.contains(&id),
+        }
+    }
+
+    pub(super) fn unread(&self) -> u64 {
+        self.unread
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.map.len()
+    }
+}
+
+impl Stream {
+    fn new(written_at: u64) -> Self {
+        Self {
+            written_at,
+            unread: 0,
+            interim: 0,
+            interim_bytes: 0,
+            block: None,
+            data_seen: false,
+            ended: false,
+            violation: None,
+        }
+    }
+
+    /// A HEADERS frame of `bytes`.
+    ///
+    /// # Errors
+    ///
+    /// The violation that ends the session; one that ends the stream is kept in it.
+    pub(super) fn headers(
+        &mut self,
+        id: u32,
+        bytes: u32,
+        end_stream: bool,
+        bounds: &Bounds,
+    ) -> Result<(), Violation> {
+        if let (Some(last), false, false) = (self.block, self.data_seen, end_stream) {
+            self.interim += 1;
+            self.interim_bytes += last;
+        }
+        self.ended |= end_stream;
+        self.block = Some(u64::from(bytes));
+        self.check(id, bounds);
+        self.check_session(id, bounds)
+    }
+
+    /// A CONTINUATION frame of `bytes`: more of the same header block.
+    pub(super) fn continuation(&mut self, id: u32, bytes: u32, bounds: &Bounds) {
+        self.block = Some(self.block.unwrap_or(0) + u64::from(bytes));
+        self.check(id, bounds);
+    }
+
+    fn check(&mut self, id: u32, bounds: &Bounds) {
+        let found = if self.interim > bounds.informational {
+            Violation::Informational {
+                stream: id,
+                max: bounds.informational,
+            }
+        } else if self.interim_bytes > bounds.informational_bytes {
+            Violation::InformationalBytes {
+                stream: id,
+                max: bounds.informational_bytes,
+            }
+        } else if self.block.is_some_and(|block| block > bounds.header_block_bytes) {
+            Violation::HeaderBlock {
+                stream: id,
+                max: bounds.header_block_bytes,
+            }
+        } else {
+            return;
+        };
+        self.violation.get_or_insert(found);
+    }
+
+    fn check_session(&self, id: u32, bounds: &Bounds) -> Result<(), Violation> {
+        let (count, bytes) = (2 * bounds.informational, 2 * bounds.informational_bytes);
+        if self.interim > count {
+            return Err(Violation::Informational {
+                stream: id,
+                max: count,
+            });
+        }
+        if self.interim_bytes > bytes {
+            return Err(Violation::InformationalBytes {
+                stream: id,
+                max: bytes,
+            });
+        }
+        Ok(())
+    }
+}
+
+/// One multiplication: the keys are our own stream ids, which nobody can choose so as to collide.
+#[derive(Default)]
+struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u32(u32::from(*byte) ^ (self.0 as u32));
+        }
+    }
+
+    fn write_u32(&mut self, id: u32) {
+        // Ids are odd; the rotation moves the well-mixed upper bits to where the table looks.
+        self.0 = u64::from(id).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32);
+    }
+}

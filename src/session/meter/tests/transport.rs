@@ -1,0 +1,163 @@
+//! The wrapper over in-memory transports: partial and vectored writes, stalls, errors.
+
+use std::io::{self, ErrorKind, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::{Duration, advance};
+
+use super::*;
+
+/// Accepts at most so many bytes at once, across slices.
+struct Narrow {
+    width: usize,
+    written: Vec<u8>,
+}
+
+impl AsyncWrite for Narrow {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[IoSlice::new(buf)])
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let all: Vec<u8> = bufs
+            .iter()
+            .flat_map(|buf| buf.iter().copied())
+            .take(self.width)
+            .collect();
+        self.written.extend(&all);
+        Poll::Ready(Ok(all.len()))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+// P30: only what the transport accepted counts, in whatever pieces it was offered and taken.
+#[tokio::test]
+async fn partial_vectored_writes() {
+    let head = wire(kind::HEADERS, END_HEADERS, 1, &[0x82]);
+    let data = wire(kind::DATA, END_STREAM, 1, &[7; 100]);
+    for width in 1..=150 {
+        let meter = Meter::new(Bounds::default());
+        let mut io = MeteredIo::new(
+            Narrow {
+                width,
+                written: Vec::new(),
+            },
+            Arc::clone(&meter),
+        );
+        assert!(io.is_write_vectored());
+        let pieces = [&PREFACE[..], &head, &data[..12], &data[12..]];
+        let mut left: Vec<&[u8]> = pieces.to_vec();
+        while !left.is_empty() {
+            let slices: Vec<_> = left.iter().map(|piece| IoSlice::new(piece)).collect();
+            let mut accepted = io.write_vectored(&slices).await.unwrap();
+            while let Some(first) = left.first_mut() {
+                if accepted < first.len() {
+                    *first = &first[accepted..];
+                    break;
+                }
+                accepted -= first.len();
+                left.remove(0);
+            }
+        }
+        assert_eq!(io.into_inner().written, pieces.concat());
+        assert_eq!((meter.opened(), meter.data_sent()), (1, 100), "width {width}");
+        assert_eq!(meter.bytes_written(), pieces.concat().len() as u64);
+    }
+}
+
+// P44: a write that makes no progress is seen, with the time at which it began to wait.
+#[tokio::test(start_paused = true)]
+async fn stalled_write() {
+    let (io, mut peer) = tokio::io::duplex(16);
+    let meter = Meter::new(Bounds::default());
+    let mut io = MeteredIo::new(io, Arc::clone(&meter));
+    advance(Duration::from_secs(5)).await;
+    let mut write = tokio_test::task::spawn(io.write_all(PREFACE));
+    assert!(write.poll().is_pending(), "16 of 24 bytes fit");
+    let since = meter.write_stalled_since().unwrap();
+    assert_eq!(since, meter.epoch + Duration::from_secs(5));
+    assert_eq!(meter.bytes_written(), 16);
+    advance(Duration::from_secs(7)).await;
+    assert!(write.poll().is_pending());
+    assert_eq!(
+        meter.write_stalled_since(),
+        Some(since),
+        "polled again, still the same stall"
+    );
+
+    peer.read_exact(&mut [0; 16]).await.unwrap();
+    assert!(write.poll().is_ready());
+    assert_eq!((meter.write_stalled_since(), meter.bytes_written()), (None, 24));
+}
+
+// P44: what came before the bound is read, then an error names it and nothing more is read; however the bytes are cut.
+#[tokio::test(start_paused = true)]
+async fn violation_ends_reading() {
+    let mut good = wire(kind::SETTINGS, 0, 0, &[]);
+    good.extend(wire(kind::PING, 0, 0, &[0; 8]).repeat(999));
+    let bytes = [good.clone(), wire(kind::PING, 0, 0, &[0; 8]).repeat(9)].concat();
+    for width in [bytes.len(), 1_000, 7, 1] {
+        let meter = Meter::new(Bounds::default());
+        let (far, mut peer) = tokio::io::duplex(width);
+        let mut io = MeteredIo::new(far, Arc::clone(&meter));
+        let bytes = bytes.clone();
+        let peer = tokio::spawn(async move { peer.write_all(&bytes).await });
+        let mut read = Vec::new();
+        let error = io.read_to_end(&mut read).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidData);
+        let violation = error.get_ref().unwrap().downcast_ref::<Violation>();
+        assert_eq!(
+            violation.copied(),
+            Some(Violation::ControlRate { per_second: 1_000 })
+        );
+        assert_eq!(violation.copied(), meter.violation());
+        let header = read.len().checked_sub(good.len()).unwrap();
+        assert!(
+            read.starts_with(&good) && header < 9,
+            "width {width}: at most a part of the header more"
+        );
+
+        let seen = (meter.bytes_read(), meter.frames_seen());
+        assert_eq!(
+            io.read(&mut [0; 9]).await.unwrap_err().kind(),
+            ErrorKind::InvalidData
+        );
+        assert_eq!((meter.bytes_read(), meter.frames_seen()), seen);
+        peer.abort();
+    }
+}
+
+// P44: the peer's end is an end and no violation, after any number of bytes.
+#[tokio::test]
+async fn end_at_every_byte() {
+    let mut bytes = wire(kind::SETTINGS, 0, 0, &[0, 3, 0, 0, 0, 7]);
+    bytes.extend(wire(kind::GOAWAY, 0, 0, &[0, 0, 0, 1, 0, 0, 0, 2]));
+    for end in 0..=bytes.len() {
+        let meter = Meter::new(Bounds::default());
+        let mut io = MeteredIo::new(&bytes[..end], Arc::clone(&meter));
+        let mut read = Vec::new();
+        io.read_to_end(&mut read).await.unwrap();
+        assert_eq!(read, bytes[..end]);
+        assert_eq!(
+            (meter.settings_seen(), meter.goaway().is_some()),
+            (end >= 9, end == bytes.len())
+        );
+    }
+}
