@@ -4,16 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
-
 use crate::config::{Balance, PoolConfig};
-use crate::connect::{Connect, Connection, Offer};
-use crate::error::Error;
+use crate::connect::{Connect, ErasedConnect, erase};
 use crate::origin::Origin;
-
-/// A connector whose type is forgotten.
-pub(crate) type Dial<O> =
-    Arc<dyn Fn(&O, Offer) -> BoxFuture<'static, Result<Connection, Error>> + Send + Sync>;
 
 /// Builds a pool: its configuration, and how it connects.
 ///
@@ -21,7 +14,7 @@ pub(crate) type Dial<O> =
 #[must_use = "a builder does nothing until it is built"]
 pub struct Builder<O = Origin> {
     config: PoolConfig,
-    connector: Option<Dial<O>>,
+    connector: Option<Arc<dyn ErasedConnect<O>>>,
     #[cfg(feature = "tls")]
     tls: Option<Arc<rustls::ClientConfig>>,
 }
@@ -31,8 +24,8 @@ pub struct Builder<O = Origin> {
 pub(crate) struct Parts<O> {
     /// Not validated yet.
     pub(crate) config: PoolConfig,
-    /// `None`: TCP, and TLS where the feature is on.
-    pub(crate) connector: Option<Dial<O>>,
+    /// `None`: the default connector.
+    pub(crate) connector: Option<Arc<dyn ErasedConnect<O>>>,
     /// `None`: verified by the platform.
     #[cfg(feature = "tls")]
     pub(crate) tls: Option<Arc<rustls::ClientConfig>>,
@@ -57,9 +50,7 @@ impl<O> Builder<O> {
 
     /// How connections are made, in place of TCP and TLS.
     pub fn connector(mut self, connector: impl Connect<O>) -> Self {
-        self.connector = Some(Arc::new(move |key, offer| {
-            Box::pin(connector.connect(key, offer))
-        }));
+        self.connector = Some(erase(connector));
         self
     }
 

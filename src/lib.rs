@@ -6,13 +6,17 @@ mod clock;
 mod config;
 pub mod connect;
 mod error;
+mod metrics;
 mod origin;
 mod session;
 #[allow(dead_code)]
 mod state;
+#[allow(dead_code, unused_imports)]
+mod stats;
 
 pub use builder::Builder;
 pub use config::{Balance, PoolConfig};
 pub use connect::Connect;
 pub use error::Error;
 pub use origin::{Key, Origin};
+pub use stats::{SessionFilter, SessionInfo, SessionProtocol, SessionState, SessionsClosed, Stats};
