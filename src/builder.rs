@@ -309,3 +309,107 @@ impl<O> fmt::Debug for Builder<O> {
         out.finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> PoolConfig {
+        PoolConfig::default()
+            .max_sessions(9)
+            .streams_per_session(65_535)
+            .max_h1_connections(1)
+            .min_sessions(2)
+            .balance(Balance::Pack)
+            .max_waiters(0)
+            .limit_concurrency(7)
+            .max_origins(1)
+            .blocking_threads(3)
+            .connect_timeout(Duration::from_millis(1))
+            .acquire_timeout(Duration::ZERO)
+            .idle_timeout(Duration::from_micros(1_500))
+            .max_age(Duration::from_secs(365 * 24 * 3600))
+            .max_streams_per_session(1_000_000)
+            .drain_timeout(Duration::from_secs(90))
+            .keep_alive_interval(Duration::from_nanos(1_000_000_001))
+            .keep_alive_timeout(Duration::from_secs(3600))
+            .keep_alive_while_idle(true)
+            .probe_timeout(Duration::from_millis(250))
+            .max_replays(0)
+            .replay_buffer(0)
+            .h1_only_ttl(Duration::ZERO)
+            .h1_only_capacity(1)
+            .http2_prior_knowledge(true)
+            .stream_window(1024)
+            .connection_window(65_535)
+            .adaptive_window(false)
+            .max_stream_window(2_147_483_647)
+            .max_connection_window(65_536)
+            .max_frame_size(16_384)
+            .max_send_buffer(1024)
+            .max_header_list_size(1024)
+            .max_informational(1)
+            .control_frames_per_second(1)
+            .header_timeout(Duration::from_secs(1))
+            .body_idle_timeout(Duration::from_secs(2))
+            .write_timeout(Duration::from_secs(3))
+    }
+
+    fn builder() -> Builder {
+        Builder::new()
+            .max_sessions(9)
+            .streams_per_session(65_535)
+            .max_h1_connections(1)
+            .min_sessions(2)
+            .balance(Balance::Pack)
+            .max_waiters(0)
+            .limit_concurrency(7)
+            .max_origins(1)
+            .blocking_threads(3)
+            .connect_timeout(Duration::from_millis(1))
+            .acquire_timeout(Duration::ZERO)
+            .idle_timeout(Duration::from_micros(1_500))
+            .max_age(Duration::from_secs(365 * 24 * 3600))
+            .max_streams_per_session(1_000_000)
+            .drain_timeout(Duration::from_secs(90))
+            .keep_alive_interval(Duration::from_nanos(1_000_000_001))
+            .keep_alive_timeout(Duration::from_secs(3600))
+            .keep_alive_while_idle(true)
+            .probe_timeout(Duration::from_millis(250))
+            .max_replays(0)
+            .replay_buffer(0)
+            .h1_only_ttl(Duration::ZERO)
+            .h1_only_capacity(1)
+            .http2_prior_knowledge(true)
+            .stream_window(1024)
+            .connection_window(65_535)
+            .adaptive_window(false)
+            .max_stream_window(2_147_483_647)
+            .max_connection_window(65_536)
+            .max_frame_size(16_384)
+            .max_send_buffer(1024)
+            .max_header_list_size(1024)
+            .max_informational(1)
+            .control_frames_per_second(1)
+            .header_timeout(Duration::from_secs(1))
+            .body_idle_timeout(Duration::from_secs(2))
+            .write_timeout(Duration::from_secs(3))
+    }
+
+    #[test]
+    fn every_setter_sets_the_field_of_its_name() {
+        // P42. The setters of `PoolConfig` are held against a file in `tests/config_files.rs`.
+        assert_ne!(config(), PoolConfig::default());
+        assert_eq!(builder().into_parts().config, config());
+    }
+
+    #[test]
+    fn a_whole_configuration_is_taken_and_changed() {
+        // P42
+        let builder = Builder::<Origin>::new()
+            .max_sessions(9)
+            .config(PoolConfig::default())
+            .max_waiters(0);
+        assert_eq!(builder.into_parts().config, PoolConfig::default().max_waiters(0));
+    }
+}

@@ -47,6 +47,47 @@ fn all_different() -> PoolConfig {
         .write_timeout(Duration::from_secs(3))
 }
 
+/// The same as a file.
+const ALL_DIFFERENT: &str = r#"
+max_sessions = 9
+streams_per_session = 65535
+max_h1_connections = 1
+min_sessions = 2
+balance = "pack"
+max_waiters = 0
+limit_concurrency = 7
+max_origins = 1
+blocking_threads = 3
+connect_timeout = "1ms"
+acquire_timeout = "0s"
+idle_timeout = "1500us"
+max_age = "365days"
+max_streams_per_session = 1000000
+drain_timeout = "90s"
+keep_alive_interval = "1000000001ns"
+keep_alive_timeout = "3600s"
+keep_alive_while_idle = true
+probe_timeout = "250ms"
+max_replays = 0
+replay_buffer = 0
+h1_only_ttl = "0s"
+h1_only_capacity = 1
+http2_prior_knowledge = true
+stream_window = 1024
+connection_window = 65535
+adaptive_window = false
+max_stream_window = 2147483647
+max_connection_window = 65536
+max_frame_size = 16384
+max_send_buffer = 1024
+max_header_list_size = 1024
+max_informational = 1
+control_frames_per_second = 1
+header_timeout = "1s"
+body_idle_timeout = "2s"
+write_timeout = "3s"
+"#;
+
 fn toml_error(text: &str) -> String {
     toml::from_str::<PoolConfig>(text).expect_err(text).to_string()
 }
@@ -66,6 +107,15 @@ fn the_example_file_lists_every_field_with_its_default() {
     let all: toml::Table = toml::to_string(&PoolConfig::default()).unwrap().parse().unwrap();
     let names = |table: &toml::Table| table.keys().cloned().collect::<Vec<_>>();
     assert_eq!(names(&listed), names(&all));
+}
+
+#[test]
+fn every_setter_sets_the_field_of_its_name() {
+    // P42
+    assert_eq!(
+        toml::from_str::<PoolConfig>(ALL_DIFFERENT).unwrap(),
+        all_different()
+    );
 }
 
 #[test]
