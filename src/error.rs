@@ -34,6 +34,7 @@ struct Inner {
     kind: Kind,
     timeout: bool,
     unprocessed: bool,
+    body: bool,
     message: Cow<'static, str>,
     origin: Option<Arc<str>>,
     source: Option<Arc<dyn StdError + Send + Sync>>,
@@ -132,7 +133,7 @@ impl Error {
     /// A body failed: the request's own (its error is the source) or the response's while it was read.
     #[must_use]
     pub fn is_body(&self) -> bool {
-        self.inner.kind == Kind::Body || self.body_cause().is_some()
+        self.inner.body || self.inner.kind == Kind::Body
     }
 
     /// The configuration or the request itself is wrong (a missing authority, an unsupported scheme, a value out of
@@ -198,6 +199,7 @@ impl Error {
                 kind,
                 timeout,
                 unprocessed,
+                body: false,
                 message: message.into(),
                 origin: None,
                 source: None,
@@ -250,6 +252,12 @@ impl Error {
         self.edit(|inner| inner.unprocessed = unprocessed)
     }
 
+    /// It happened while a body was read.
+    #[must_use]
+    pub(crate) fn in_body(self) -> Self {
+        self.edit(|inner| inner.body = true)
+    }
+
     /// Names the origin, unless one is named already.
     #[must_use]
     pub(crate) fn with_origin(self, origin: impl fmt::Display) -> Self {
@@ -262,18 +270,6 @@ impl Error {
     fn edit(mut self, change: impl FnOnce(&mut Inner)) -> Self {
         change(Arc::make_mut(&mut self.inner));
         self
-    }
-
-    /// An error of this crate in the chain below that is about a body.
-    fn body_cause(&self) -> Option<&Error> {
-        let mut next = self.source();
-        while let Some(error) = next {
-            match error.downcast_ref::<Error>() {
-                Some(ours) if ours.inner.kind == Kind::Body => return Some(ours),
-                _ => next = error.source(),
-            }
-        }
-        None
     }
 }
 

@@ -8,9 +8,11 @@ pub mod connect;
 mod error;
 mod metrics;
 mod origin;
+#[allow(dead_code, unused_imports)]
 mod session;
 #[allow(dead_code)]
 mod state;
+mod sync;
 #[allow(dead_code, unused_imports)]
 mod stats;
 

@@ -1,0 +1,300 @@
+//! The right to open one stream, and the wait for it.
+//!
+//! [`Slot`] is the guard: dropped, it gives its slot back, and the oldest waiter gets it. [`Queue`] is the wait:
+//! dropped, it leaves the queue at once, and a grant that was on its way to it goes to the next (P12).
+//!
+//! These two, with `shared.rs` and `state/`, are what loom checks; they use no clock but the [`Env`]'s and no
+//! primitive but `crate::sync` and [`Waker`].
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use super::shared::{Env, Inner, run};
+use crate::state::{Acquired, Caller, Claim, Failure, SessionId, WaiterId};
+use crate::sync::Arc;
+
+/// A slot on a session, with the session's handle.
+pub struct Slot<E: Env> {
+    env: Arc<E>,
+    id: SessionId,
+    handle: E::Handle,
+    /// False once the slot was parked or exchanged.
+    owned: bool,
+}
+
+impl<E: Env> Slot<E> {
+    /// A slot on a session with room, if nobody waits: the path of a request on a warm pool.
+    pub fn try_acquire(env: &Arc<E>, empty: bool) -> Option<Self> {
+        let (id, handle) = run(env, |inner| {
+            let id = inner.state.try_acquire(empty)?;
+            granted(inner, id)
+        })?;
+        Some(Self { env: env.clone(), id, handle, owned: true })
+    }
+
+    /// The session's handle.
+    pub fn handle(&self) -> &E::Handle {
+        &self.handle
+    }
+
+    /// The session's id.
+    pub fn id(&self) -> SessionId {
+        self.id
+    }
+
+    /// The origin.
+    pub fn env(&self) -> &Arc<E> {
+        &self.env
+    }
+
+    /// Gives the slot back, unused, for another one at the front of the queue (P4).
+    pub fn exchange(mut self, caller: Caller) -> Queue<E> {
+        self.owned = false;
+        let (env, id) = (self.env.clone(), self.id);
+        let clock = || env.now();
+        let released = run(&env, |inner| inner.state.release(id, clock));
+        debug_assert_eq!(released, ());
+        Queue::first(env, caller)
+    }
+
+    /// The stream was cancelled and the peer was silent since it was opened: the slot stays taken until a sign of
+    /// life (P44).
+    pub fn park(mut self) {
+        self.owned = false;
+        let (now, id) = (self.env.now(), self.id);
+        run(&self.env, |inner| inner.state.park(id, now));
+    }
+}
+
+impl<E: Env> Drop for Slot<E> {
+    fn drop(&mut self) {
+        if self.owned {
+            let (env, id) = (&self.env, self.id);
+            run(env, |inner| inner.state.release(id, || env.now()));
+        }
+    }
+}
+
+/// Why no slot was had.
+#[derive(Debug)]
+pub enum Refusal<C> {
+    /// The queue is full.
+    Saturated,
+    /// The origin is closed, or was forgotten for want of use.
+    Closed,
+    /// A dial failed, or a session proved useless.
+    Failed(Failure<C>),
+}
+
+/// Where a wait stands.
+enum Stage {
+    /// Not asked yet.
+    Start,
+    Queued(WaiterId),
+    Done,
+}
+
+/// The wait for a slot. Cancel safe: dropped, it leaves nothing behind.
+pub struct Queue<E: Env> {
+    env: Arc<E>,
+    caller: Caller,
+    first: bool,
+    stage: Stage,
+}
+
+impl<E: Env> Queue<E> {
+    /// Waits behind all others.
+    pub fn last(env: Arc<E>, caller: Caller) -> Self {
+        Self { env, caller, first: false, stage: Stage::Start }
+    }
+
+    /// Waits before all others: this caller had its turn already.
+    pub fn first(env: Arc<E>, caller: Caller) -> Self {
+        Self { env, caller, first: true, stage: Stage::Start }
+    }
+
+    /// Waits for a session of its own (P23); `None` where none can be opened.
+    pub fn own(env: Arc<E>, caller: Caller) -> Option<Self> {
+        let now = env.now();
+        let waiter = run(&env, |inner| inner.state.acquire_own(caller, now))?;
+        Some(Self { env, caller, first: true, stage: Stage::Queued(waiter) })
+    }
+
+    /// The origin that is waited for.
+    pub fn env(&self) -> &Arc<E> {
+        &self.env
+    }
+
+    /// Whether the caller waits in the queue.
+    pub fn is_queued(&self) -> bool {
+        matches!(self.stage, Stage::Queued(_))
+    }
+
+    /// For a soft wait that is ready: the slot, or `None` if it was taken back.
+    pub fn firm_up(mut self) -> Option<Slot<E>> {
+        let Stage::Queued(waiter) = std::mem::replace(&mut self.stage, Stage::Done) else {
+            return None;
+        };
+        let env = self.env.clone();
+        let (slot, waker) = run(&env, |inner| {
+            let slot = inner.state.firm_up(waiter).and_then(|id| granted(inner, id));
+            if slot.is_none() {
+                inner.state.cancel(waiter, || env.now());
+            }
+            (slot, inner.take_waker(waiter))
+        });
+        drop(waker);
+        let (id, handle) = slot?;
+        Some(Slot { env, id, handle, owned: true })
+    }
+
+    /// Polls a soft wait: ready when a slot is held, or was held and taken back.
+    pub fn poll_ready(&mut self, cx: &mut Context<'_>, caller: Caller) -> Poll<Result<(), Refusal<E::Cause>>> {
+        debug_assert!(self.caller.soft);
+        match self.poll_claim(cx, caller) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Ok(_)) => Poll::Ready(Ok(())),
+            Poll::Ready(Err(refusal)) => Poll::Ready(Err(refusal)),
+        }
+    }
+
+    fn poll_claim(
+        &mut self,
+        cx: &mut Context<'_>,
+        caller: Caller,
+    ) -> Poll<Result<Option<Slot<E>>, Refusal<E::Cause>>> {
+        // Waker's clone and drop are the caller's code: never under the lock.
+        let mut waker = Some(cx.waker().clone());
+        let env = self.env.clone();
+        self.caller.runtime = caller.runtime;
+        let (step, old) = run(&env, |inner| self.step(inner, &env, &mut waker));
+        drop((waker, old));
+        match step {
+            Step::Pending => Poll::Pending,
+            Step::Ready => Poll::Ready(Ok(None)),
+            Step::Granted(id, handle) => {
+                self.stage = Stage::Done;
+                Poll::Ready(Ok(Some(Slot { env, id, handle, owned: true })))
+            }
+            Step::Refused(refusal) => {
+                self.stage = Stage::Done;
+                Poll::Ready(Err(refusal))
+            }
+        }
+    }
+
+    /// Under the lock: asks, or claims what has come.
+    fn step(
+        &mut self,
+        inner: &mut Inner<E::Handle, E::Cause>,
+        env: &Arc<E>,
+        waker: &mut Option<Waker>,
+    ) -> (Step<E>, Option<Waker>) {
+        let mut old = None;
+        // At most twice: a granted session that died before it was claimed is exchanged.
+        loop {
+            let waiter = match self.stage {
+                Stage::Queued(waiter) => waiter,
+                Stage::Start | Stage::Done => match self.ask(inner, env) {
+                    Ok(waiter) => waiter,
+                    Err(Step::Granted(id, handle)) => return (Step::Granted(id, handle), old),
+                    Err(step) => return (step, old),
+                },
+            };
+            self.stage = Stage::Queued(waiter);
+            match inner.state.claim(waiter) {
+                Claim::Pending => {
+                    inner.state.moved(waiter, self.caller.runtime, || env.now());
+                    if let Some(waker) = waker.take().filter(|waker| !inner.will_wake(waiter, waker)) {
+                        old = inner.set_waker(waiter, waker);
+                    }
+                    return (Step::Pending, old);
+                }
+                Claim::Ready => return (Step::Ready, old),
+                Claim::Granted(id) => {
+                    old = inner.take_waker(waiter);
+                    match granted(inner, id) {
+                        Some((id, handle)) => return (Step::Granted(id, handle), old),
+                        None => (self.stage, self.first) = (Stage::Start, true),
+                    }
+                }
+                Claim::Failed(failure) => {
+                    old = inner.take_waker(waiter);
+                    return (Step::Refused(Refusal::Failed(failure)), old);
+                }
+                Claim::Gone => return (Step::Refused(Refusal::Closed), old),
+            }
+        }
+    }
+
+    fn ask(&self, inner: &mut Inner<E::Handle, E::Cause>, env: &Arc<E>) -> Result<WaiterId, Step<E>> {
+        let clock = || env.now();
+        let acquired = if self.first {
+            inner.state.acquire_first(self.caller, clock)
+        } else {
+            inner.state.acquire(self.caller, clock)
+        };
+        match acquired {
+            Acquired::Queued(waiter) => Ok(waiter),
+            Acquired::Granted(id) => Err(match granted(inner, id) {
+                Some((id, handle)) => Step::Granted(id, handle),
+                None => Step::Refused(Refusal::Closed),
+            }),
+            Acquired::Saturated => Err(Step::Refused(Refusal::Saturated)),
+            Acquired::Closed => Err(Step::Refused(Refusal::Closed)),
+        }
+    }
+}
+
+impl<E: Env> Future for Queue<E> {
+    type Output = Result<Slot<E>, Refusal<E::Cause>>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let caller = self.caller;
+        self.poll_on(cx, caller)
+    }
+}
+
+impl<E: Env> Queue<E> {
+    /// Polls on the runtime that `caller` names.
+    pub fn poll_on(
+        &mut self,
+        cx: &mut Context<'_>,
+        caller: Caller,
+    ) -> Poll<Result<Slot<E>, Refusal<E::Cause>>> {
+        debug_assert!(!self.caller.soft);
+        match self.poll_claim(cx, caller) {
+            Poll::Ready(Ok(Some(slot))) => Poll::Ready(Ok(slot)),
+            Poll::Ready(Err(refusal)) => Poll::Ready(Err(refusal)),
+            Poll::Ready(Ok(None)) | Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+impl<E: Env> Drop for Queue<E> {
+    fn drop(&mut self) {
+        if let Stage::Queued(waiter) = self.stage {
+            let env = &self.env;
+            let waker = run(env, |inner| {
+                inner.state.cancel(waiter, || env.now());
+                inner.take_waker(waiter)
+            });
+            drop(waker);
+        }
+    }
+}
+
+/// What a poll came to, found under the lock.
+enum Step<E: Env> {
+    Pending,
+    Ready,
+    Granted(SessionId, E::Handle),
+    Refused(Refusal<E::Cause>),
+}
+
+/// The handle of a session that was just granted. A slot on a session that is gone is given back.
+fn granted<H: Clone, C: Clone>(inner: &mut Inner<H, C>, id: SessionId) -> Option<(SessionId, H)> {
+    let handle = inner.handle(id)?;
+    Some((id, handle))
+}

@@ -1,0 +1,246 @@
+//! One origin, shared: its state, its session handles and the wakers of its waiters, under one mutex.
+//!
+//! Everything goes through [`run`]: lock, let the state decide, collect what it wants done, unlock, do it. Waking,
+//! dialing, closing and dropping happen after the unlock, so that nothing foreign ever runs under the lock. Effects are
+//! collected in batches of [`BATCH`], so that one event that settles thousands of waiters does not hold the lock for
+//! all of them; an operation that has no effects, or one, allocates nothing.
+//!
+//! Generic over the session handle and over the [`Env`], so that loom runs this very code without sockets or h2.
+
+use std::task::Waker;
+use std::time::Instant;
+
+use crate::state::{Action, DialOrder, OriginState, Reason, SessionId, WaiterId};
+use crate::sync::{Arc, Mutex};
+
+/// Effects collected per lock.
+const BATCH: usize = 64;
+
+/// A session as the origin holds it.
+pub trait Handle: Clone {
+    /// No stream is left and none will come: end when the last reference goes.
+    fn close(&self, reason: Reason);
+    /// End now, with everything that runs on it.
+    fn kill(&self, reason: Reason);
+    /// Ask the peer for a sign of life.
+    fn probe(&self);
+}
+
+/// What surrounds an origin: it dials, keeps the timer and knows the time.
+pub trait Env: Sized {
+    /// The sessions' handle.
+    type Handle: Handle;
+    /// Why a dial failed; each waiter that it fails gets a clone.
+    type Cause: Clone;
+
+    /// The origin's shared part.
+    fn shared(&self) -> &Shared<Self::Handle, Self::Cause>;
+    /// The one clock.
+    fn now(&self) -> Instant;
+    /// Opens a connection.
+    fn dial(this: &Arc<Self>, order: DialOrder);
+    /// Sees to it that [`timeout`] is called then.
+    fn arm(this: &Arc<Self>, at: Instant);
+}
+
+/// The mutex and what it guards.
+#[derive(Debug)]
+pub struct Shared<H, C> {
+    inner: Mutex<Inner<H, C>>,
+}
+
+/// What the mutex guards.
+#[derive(Debug)]
+pub struct Inner<H, C> {
+    pub(super) state: OriginState<C>,
+    /// By session slot.
+    handles: Vec<Option<H>>,
+    /// By waiter slot.
+    wakers: Vec<Option<Waker>>,
+    /// What the timer was last told.
+    armed: Option<Instant>,
+}
+
+impl<H: Clone, C: Clone> Shared<H, C> {
+    /// An origin that was never used.
+    pub fn new(state: OriginState<C>) -> Self {
+        let inner = Inner { state, handles: Vec::new(), wakers: Vec::new(), armed: None };
+        Self { inner: Mutex::new(inner) }
+    }
+
+    /// Reads something, changing nothing.
+    pub(super) fn read<R>(&self, look: impl FnOnce(&Inner<H, C>) -> R) -> R {
+        look(&self.inner.lock())
+    }
+}
+
+impl<H: Clone, C: Clone> Inner<H, C> {
+    /// The handle of a session that is still there.
+    pub(super) fn handle(&self, id: SessionId) -> Option<H> {
+        if !self.state.is_live(id) {
+            return None;
+        }
+        self.handles.get(id.slot as usize)?.clone()
+    }
+
+    pub(super) fn set_handle(&mut self, id: SessionId, handle: H) -> Option<H> {
+        place(&mut self.handles, id.slot).replace(handle)
+    }
+
+    /// Remembers whom to wake; the old waker is to be dropped after the unlock.
+    pub(super) fn set_waker(&mut self, id: WaiterId, waker: Waker) -> Option<Waker> {
+        place(&mut self.wakers, id.slot).replace(waker)
+    }
+
+    pub(super) fn take_waker(&mut self, id: WaiterId) -> Option<Waker> {
+        self.wakers.get_mut(id.slot as usize)?.take()
+    }
+
+    pub(super) fn will_wake(&self, id: WaiterId, waker: &Waker) -> bool {
+        let known = self.wakers.get(id.slot as usize).and_then(Option::as_ref);
+        known.is_some_and(|known| known.will_wake(waker))
+    }
+
+    /// Turns up to a batch of actions into effects. True: there is more.
+    fn collect(&mut self, effects: &mut Effects<H>) -> bool {
+        for _ in 0..BATCH {
+            let Some(action) = self.state.poll_action() else {
+                self.collect_timer(effects);
+                self.shrink();
+                return false;
+            };
+            match action {
+                Action::Wake(waiter) => {
+                    if let Some(waker) = self.take_waker(waiter) {
+                        effects.push(Effect::Wake(waker));
+                    }
+                }
+                Action::Dial(order) => effects.push(Effect::Dial(order)),
+                Action::Close(id, reason) => {
+                    // The origin's own reference goes with this effect: the session ends with its last one.
+                    let handle = self.handles.get_mut(id.slot as usize).and_then(Option::take);
+                    effects.extend(handle.map(|handle| Effect::Close(handle, reason)));
+                }
+                Action::Kill(id, reason) => {
+                    let handle = self.handles.get_mut(id.slot as usize).and_then(Option::take);
+                    effects.extend(handle.map(|handle| Effect::Kill(handle, reason)));
+                }
+                Action::Probe(id) => effects.extend(self.handle(id).map(Effect::Probe)),
+                Action::Drop(id) => {
+                    let handle = self.handles.get_mut(id.slot as usize).and_then(Option::take);
+                    effects.extend(handle.map(Effect::Drop));
+                }
+            }
+        }
+        true
+    }
+
+    fn collect_timer(&mut self, effects: &mut Effects<H>) {
+        if let Some(due) = self.state.poll_timeout() {
+            if self.armed.is_none_or(|armed| due < armed) {
+                self.armed = Some(due);
+                effects.push(Effect::Arm(due));
+            }
+        }
+    }
+
+    /// Gives memory back once nothing is here.
+    fn shrink(&mut self) {
+        if self.state.is_unused() {
+            (self.handles, self.wakers) = (Vec::new(), Vec::new());
+        }
+    }
+}
+
+/// Runs `decide` under the lock, and everything that follows from it after the unlock.
+pub fn run<E: Env, R>(env: &Arc<E>, decide: impl FnOnce(&mut Inner<E::Handle, E::Cause>) -> R) -> R {
+    let mut effects = Effects::new();
+    let (result, mut more) = {
+        let mut inner = env.shared().inner.lock();
+        let result = decide(&mut inner);
+        let more = inner.collect(&mut effects);
+        (result, more)
+    };
+    effects.carry_out(env);
+    while more {
+        let mut effects = Effects::new();
+        more = env.shared().inner.lock().collect(&mut effects);
+        effects.carry_out(env);
+    }
+    result
+}
+
+/// The timer fired.
+pub fn timeout<E: Env>(env: &Arc<E>) {
+    let now = env.now();
+    run(env, |inner| {
+        inner.armed = None;
+        inner.state.handle_timeout(now);
+    });
+}
+
+/// The timer that this origin had is lost; whoever uses the origin next arms another.
+pub(super) fn disarm<E: Env>(env: &Arc<E>) {
+    run(env, |inner| inner.armed = None);
+}
+
+/// Done after the unlock.
+enum Effect<H> {
+    Wake(Waker),
+    Dial(DialOrder),
+    Close(H, Reason),
+    Kill(H, Reason),
+    Probe(H),
+    Drop(H),
+    Arm(Instant),
+}
+
+/// The first effect inline, the others in a vector that most operations never need.
+struct Effects<H> {
+    first: Option<Effect<H>>,
+    rest: Vec<Effect<H>>,
+}
+
+impl<H: Handle> Effects<H> {
+    fn carry_out<E: Env<Handle = H>>(self, env: &Arc<E>) {
+        for effect in self.first.into_iter().chain(self.rest) {
+            match effect {
+                Effect::Wake(waker) => waker.wake(),
+                Effect::Dial(order) => E::dial(env, order),
+                Effect::Close(handle, reason) => handle.close(reason),
+                Effect::Kill(handle, reason) => handle.kill(reason),
+                Effect::Probe(handle) => handle.probe(),
+                Effect::Drop(handle) => drop(handle),
+                Effect::Arm(at) => E::arm(env, at),
+            }
+        }
+    }
+}
+
+impl<H> Effects<H> {
+    fn new() -> Self {
+        Self { first: None, rest: Vec::new() }
+    }
+
+    fn push(&mut self, effect: Effect<H>) {
+        if self.first.is_none() {
+            self.first = Some(effect);
+        } else {
+            self.rest.push(effect);
+        }
+    }
+
+    fn extend(&mut self, effect: Option<Effect<H>>) {
+        if let Some(effect) = effect {
+            self.push(effect);
+        }
+    }
+}
+
+fn place<T>(table: &mut Vec<Option<T>>, slot: u32) -> &mut Option<T> {
+    let slot = slot as usize;
+    if table.len() <= slot {
+        table.resize_with(slot + 1, || None);
+    }
+    &mut table[slot]
+}

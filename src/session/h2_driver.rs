@@ -1,0 +1,242 @@
+//! The task behind an HTTP/2 session: it polls the connection and watches what the `h2` crate has no callback for.
+//!
+//! After each poll of the connection the [`Meter`] tells whether SETTINGS were applied, a GOAWAY came, or anything at
+//! all was heard; the driver reports it. It is the only owner of PING. When the connection ends, or the task is dropped
+//! with its runtime, the [`Alive`] guard reports the end: a session is never taken for alive that nobody drives (P36).
+
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::client::Connection as H2Connection;
+use h2::{Ping, PingPong};
+
+use super::h2::{Control, H2};
+use super::link::{Address, Observer};
+use super::meter::{Bounds, Meter, MeteredIo};
+use crate::connect::{Connection, Io};
+use crate::error::{Error, Kind};
+use crate::state::SessionId;
+
+/// How many streams that we reset the `h2` crate remembers, and for how long, so that late frames are ignored.
+const REMEMBERED_RESETS: usize = 1024;
+const REMEMBERED_FOR: Duration = Duration::from_secs(10);
+/// Its cap on stream errors of ours in a session's life, and where rotation begins (P17).
+const ERROR_RESETS: usize = 8192;
+const WORN_RESETS: u64 = 4096;
+/// Its fixed cap on empty DATA frames is 100.
+const WORN_EMPTY_FRAMES: u64 = 50;
+/// Client stream ids end at 2^31.
+const WORN_STREAMS: u64 = (1 << 30) - (1 << 16);
+/// GOAWAY and RST_STREAM with this code ask for HTTP/1.1 (RFC 9113 §7).
+const HTTP_1_1_REQUIRED: u32 = 0xd;
+
+/// What the configuration says about HTTP/2 connections.
+#[derive(Clone, Debug)]
+pub(crate) struct Tuning {
+    pub(crate) stream_window: u32,
+    pub(crate) connection_window: u32,
+    pub(crate) max_frame_size: u32,
+    pub(crate) max_header_list_size: u32,
+    pub(crate) max_send_buffer: usize,
+    pub(crate) streams: usize,
+    pub(crate) bounds: Bounds,
+}
+
+type Wire = MeteredIo<Box<dyn Io>>;
+
+/// The connection, before its session has an id.
+pub(crate) struct Driver {
+    connection: H2Connection<Wire, Bytes>,
+    control: Arc<Control>,
+    pings: Option<PingPong>,
+    /// A PING is under way.
+    pinging: bool,
+    /// Frames seen when the probe was asked for, while it is unanswered.
+    probing: Option<u64>,
+    settings: u64,
+    goaways: u32,
+    worn: bool,
+    stalled: bool,
+    /// Unread bytes above which the session gets no work, and below which it does again.
+    stall_marks: (u64, u64),
+}
+
+/// Sends the preface and our SETTINGS; the server's arrive later.
+pub(crate) async fn handshake(
+    connection: Connection,
+    tuning: &Tuning,
+    address: Arc<Address>,
+) -> Result<(Arc<H2>, Driver), Error> {
+    let meter = Meter::new(tuning.bounds);
+    let fault = connection.fault.clone();
+    let io = MeteredIo::new(connection.io, meter.clone());
+    let mut builder = h2::client::Builder::new();
+    builder
+        .enable_push(false)
+        .initial_window_size(tuning.stream_window)
+        .initial_connection_window_size(tuning.connection_window)
+        .max_frame_size(tuning.max_frame_size)
+        .max_header_list_size(tuning.max_header_list_size)
+        .max_send_buffer_size(tuning.max_send_buffer)
+        .initial_max_send_streams(tuning.streams)
+        .max_concurrent_reset_streams(REMEMBERED_RESETS)
+        .reset_stream_duration(REMEMBERED_FOR)
+        .max_local_error_reset_streams(Some(ERROR_RESETS));
+    let (sender, mut connection) = builder.handshake::<_, Bytes>(io).await.map_err(|error| {
+        let found = fault.get();
+        found.unwrap_or_else(|| Error::new(Kind::Connect, "the HTTP/2 preface could not be sent").with_source(error))
+    })?;
+    let control = Arc::new(Control::new(meter, address, fault));
+    let handle = Arc::new(H2 { sender, control: control.clone() });
+    let window = u64::from(tuning.connection_window);
+    let driver = Driver {
+        pings: connection.ping_pong(),
+        connection,
+        control,
+        pinging: false,
+        probing: None,
+        settings: 0,
+        goaways: 0,
+        worn: false,
+        stalled: false,
+        stall_marks: (window.saturating_sub(u64::from(tuning.stream_window)).max(1), window / 2),
+    };
+    Ok((handle, driver))
+}
+
+/// Reports the end of the session however it comes.
+struct Alive {
+    observer: Arc<dyn Observer>,
+    id: SessionId,
+    control: Arc<Control>,
+}
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        self.control.set_draining();
+        self.control.set_cause(Error::new(Kind::Io, "the runtime that drove the session has ended"));
+        let cause = self.control.cause().cloned();
+        let cause = cause.unwrap_or_else(|| Error::new(Kind::Io, "the session ended"));
+        self.observer.clone().closed(self.id, cause);
+    }
+}
+
+/// Runs the session until it ends.
+pub(crate) fn drive(driver: Driver, observer: Arc<dyn Observer>, id: SessionId) -> impl Future<Output = ()> + Send {
+    let alive = Alive { observer, id, control: driver.control.clone() };
+    async move {
+        let alive = alive;
+        let mut driver = driver;
+        let cause = poll_fn(|cx| driver.poll(cx, &alive)).await;
+        alive.control.set_draining();
+        alive.control.set_cause(cause);
+        drop(driver);
+        drop(alive);
+    }
+}
+
+impl Driver {
+    fn poll(&mut self, cx: &mut Context<'_>, alive: &Alive) -> Poll<Error> {
+        self.control.waker.register(cx.waker());
+        if self.control.is_killed() {
+            let cause = self.control.cause().cloned();
+            return Poll::Ready(cause.unwrap_or_else(|| Error::new(Kind::Io, "the session was ended")));
+        }
+        let ended = Pin::new(&mut self.connection).poll(cx);
+        self.observe(alive);
+        if let Poll::Ready(result) = ended {
+            return Poll::Ready(self.why(result));
+        }
+        self.poll_ping(cx, alive);
+        Poll::Pending
+    }
+
+    /// Reports what changed since the last poll.
+    fn observe(&mut self, alive: &Alive) {
+        let (observer, id) = (&alive.observer, alive.id);
+        let settings = self.control.meter.settings_applied();
+        if settings != self.settings {
+            self.settings = settings;
+            let limit = u32::try_from(self.connection.max_concurrent_send_streams()).unwrap_or(u32::MAX);
+            self.control.set_limit(limit);
+            observer.clone().settings(id, limit);
+        }
+        if let Some(goaway) = self.control.meter.goaway().filter(|goaway| goaway.count != self.goaways) {
+            self.goaways = goaway.count;
+            self.control.set_draining();
+            if goaway.code == HTTP_1_1_REQUIRED {
+                observer.clone().needs_h1(id);
+            }
+            let reason = h2::Reason::from(goaway.code);
+            let cause = Error::new(Kind::Goaway, format!("the server said GOAWAY {reason:?}"));
+            observer.clone().goaway(id, cause.with_unprocessed(true));
+        }
+        if self.probing.is_some_and(|seen| self.control.meter.frames_seen() != seen) {
+            self.probing = None;
+            self.control.probe_answered();
+            observer.clone().alive(id);
+        }
+        self.observe_wear(alive);
+    }
+
+    fn observe_wear(&mut self, alive: &Alive) {
+        let meter = &self.control.meter;
+        let worn = meter.error_resets_sent() > WORN_RESETS
+            || meter.empty_data_frames() > WORN_EMPTY_FRAMES
+            || meter.opened() > WORN_STREAMS;
+        if worn && !self.worn {
+            self.worn = true;
+            alive.observer.clone().worn(alive.id);
+        }
+        let unread = meter.unread();
+        let (high, low) = self.stall_marks;
+        if (!self.stalled && unread > high) || (self.stalled && unread < low) {
+            self.stalled = !self.stalled;
+            alive.observer.clone().stalled(alive.id, self.stalled);
+        }
+    }
+
+    /// The probe that was asked for; one PING is under way at a time.
+    fn poll_ping(&mut self, cx: &mut Context<'_>, alive: &Alive) {
+        let Some(pings) = &mut self.pings else {
+            return;
+        };
+        if self.control.take_probe() {
+            self.probing = Some(self.control.meter.frames_seen());
+            if !self.pinging && pings.send_ping(Ping::opaque()).is_ok() {
+                self.pinging = true;
+                self.control.waker.wake();
+            }
+        }
+        if self.pinging && pings.poll_pong(cx).is_ready() {
+            self.pinging = false;
+            self.observe(alive);
+        }
+    }
+
+    /// Why the connection ended.
+    fn why(&self, result: Result<(), h2::Error>) -> Error {
+        let meter = &self.control.meter;
+        if let Some(violation) = meter.violation() {
+            let error = Error::new(Kind::Protocol, "the server went over a bound and the session was ended");
+            return error.with_source(violation);
+        }
+        if let Some(fault) = self.control.fault.get() {
+            return fault;
+        }
+        match result {
+            Err(error) if error.is_go_away() && error.is_remote() => {
+                Error::new(Kind::Goaway, "the server ended the session with GOAWAY").with_source(error)
+            }
+            Err(error) if error.is_io() => Error::new(Kind::Io, "the connection failed").with_source(error),
+            Err(error) => {
+                Error::new(Kind::Protocol, "the server broke the HTTP/2 protocol").with_source(error)
+            }
+            Ok(()) => Error::new(Kind::Io, "the server closed the connection"),
+        }
+    }
+}

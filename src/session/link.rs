@@ -1,0 +1,159 @@
+//! What a session tells the pool, and what it holds of it.
+//!
+//! Sessions know nothing of pools: they report to an [`Observer`], and their streams carry an [`Occupied`], the erased
+//! form of a slot. The generic key of the pool ends here.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use http::Version;
+
+use crate::error::Error;
+use crate::state::SessionId;
+
+/// The origin that a session belongs to, as the session sees it. Calls for a session that is gone do nothing.
+pub(crate) trait Observer: Send + Sync + 'static {
+    /// SETTINGS were applied; `limit` is the number of streams that the server allows.
+    fn settings(self: Arc<Self>, id: SessionId, limit: u32);
+    /// The first response on this session.
+    fn answered(self: Arc<Self>, id: SessionId);
+    /// The server refused a stream that was opened under its SETTINGS.
+    fn refused(self: Arc<Self>, id: SessionId);
+    /// The server wants HTTP/1.1.
+    fn needs_h1(self: Arc<Self>, id: SessionId);
+    /// The server said GOAWAY.
+    fn goaway(self: Arc<Self>, id: SessionId, cause: Error);
+    /// Something was heard after a slot was parked.
+    fn alive(self: Arc<Self>, id: SessionId);
+    /// Unread bodies hold the session's window, or no longer do.
+    fn stalled(self: Arc<Self>, id: SessionId, stalled: bool);
+    /// The session nears the end of what it can carry.
+    fn worn(self: Arc<Self>, id: SessionId);
+    /// The connection ended.
+    fn closed(self: Arc<Self>, id: SessionId, cause: Error);
+    /// A slot comes back.
+    fn release(self: Arc<Self>, id: SessionId);
+    /// A slot stays taken until a sign of life.
+    fn park(self: Arc<Self>, id: SessionId);
+}
+
+/// A slot of a session, its origin's type erased. Dropped, it gives the slot back.
+pub(crate) struct Occupied {
+    observer: Option<Arc<dyn Observer>>,
+    id: SessionId,
+    /// The permit of `limit_concurrency`, where that is on.
+    permit: Option<tokio::sync::OwnedSemaphorePermit>,
+}
+
+impl Occupied {
+    pub(crate) fn new(
+        observer: Arc<dyn Observer>,
+        id: SessionId,
+        permit: Option<tokio::sync::OwnedSemaphorePermit>,
+    ) -> Self {
+        Self { observer: Some(observer), id, permit }
+    }
+
+    /// Tells the origin something about the session.
+    pub(crate) fn report(&self, tell: impl FnOnce(Arc<dyn Observer>, SessionId)) {
+        if let Some(observer) = &self.observer {
+            tell(observer.clone(), self.id);
+        }
+    }
+
+    /// Keeps the slot taken until a sign of life.
+    pub(crate) fn park(mut self) {
+        self.permit = None;
+        if let Some(observer) = self.observer.take() {
+            observer.park(self.id);
+        }
+    }
+}
+
+impl Drop for Occupied {
+    fn drop(&mut self) {
+        if let Some(observer) = self.observer.take() {
+            observer.release(self.id);
+        }
+    }
+}
+
+impl fmt::Debug for Occupied {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Occupied").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// Which connection answered; an extension of every response.
+///
+/// ```
+/// # fn show(response: http::Response<h2pool::Body>) {
+/// if let Some(info) = response.extensions().get::<h2pool::ConnectionInfo>() {
+///     println!("session {} to {:?} over {:?}", info.session(), info.peer_addr(), info.version());
+/// }
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct ConnectionInfo {
+    pub(crate) shared: Arc<Address>,
+    pub(crate) reused: bool,
+}
+
+/// What is the same for every response of a session.
+#[derive(Debug)]
+pub(crate) struct Address {
+    pub(crate) session: u64,
+    pub(crate) version: Version,
+    pub(crate) peer: Option<SocketAddr>,
+    pub(crate) local: Option<SocketAddr>,
+}
+
+impl ConnectionInfo {
+    /// The session's number, unique in this process, as in [`SessionInfo`](crate::SessionInfo).
+    #[must_use]
+    pub fn session(&self) -> u64 {
+        self.shared.session
+    }
+
+    /// HTTP/2 or HTTP/1.1.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        self.shared.version
+    }
+
+    /// The peer's address, where the connector told it.
+    #[must_use]
+    pub fn peer_addr(&self) -> Option<SocketAddr> {
+        self.shared.peer
+    }
+
+    /// The local address, where the connector told it.
+    #[must_use]
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.shared.local
+    }
+
+    /// Whether the session had answered a request before this one.
+    #[must_use]
+    pub fn is_reused(&self) -> bool {
+        self.reused
+    }
+}
+
+/// How one attempt to send a request failed.
+pub(crate) enum Failure {
+    /// Nothing was handed to the connection: another slot, as if nothing had been.
+    NotSent(Error),
+    /// The server did nothing with it: it may be sent again.
+    Unprocessed {
+        /// What the server said.
+        error: Error,
+        /// It was sent before the server's SETTINGS were known; that is nobody's fault.
+        early: bool,
+    },
+    /// The server wants HTTP/1.1 for it.
+    NeedsH1(Error),
+    /// Nothing more is to be done.
+    Failed(Error),
+}

@@ -1,0 +1,221 @@
+//! A request body on its way out, kept so that it can be sent again.
+//!
+//! The frames that were sent are kept (`Bytes` are shared, not copied) until the response's headers arrive, as long as
+//! they fit in `replay_buffer`; then, or beyond that, they are let go, and the body can no longer be replayed (P21).
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, Bytes};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt;
+use http_body_util::combinators::UnsyncBoxBody;
+
+use crate::error::{BoxError, Error, Kind};
+
+/// A request body with what was sent of it.
+pub(crate) struct Outgoing {
+    body: UnsyncBoxBody<Bytes, BoxError>,
+    kept: VecDeque<Kept>,
+    kept_bytes: usize,
+    /// How many more bytes may be kept; `None` once the body cannot be replayed.
+    keep: Option<usize>,
+    /// The next kept frame to be sent again.
+    next: usize,
+    ended: bool,
+}
+
+enum Kept {
+    Data(Bytes),
+    Trailers(http::HeaderMap),
+}
+
+impl Outgoing {
+    /// `None` for a body that has ended before it began.
+    pub(crate) fn new<B>(body: B, keep: usize) -> Option<Self>
+    where
+        B: Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<BoxError>,
+    {
+        if body.is_end_stream() {
+            return None;
+        }
+        let body = body.map_frame(|frame| frame.map_data(|mut data| data.copy_to_bytes(data.remaining())));
+        let body = body.map_err(Into::into).boxed_unsync();
+        let keep = (keep > 0).then_some(keep);
+        Some(Self { body, kept: VecDeque::new(), kept_bytes: 0, keep, next: 0, ended: false })
+    }
+
+    /// Starts again from the first frame. False where that is not possible.
+    pub(crate) fn rewind(&mut self) -> bool {
+        let untouched = self.kept.is_empty() && !self.ended && self.next == 0;
+        if self.keep.is_none() && !(untouched && self.kept_bytes == 0) {
+            return false;
+        }
+        self.next = 0;
+        true
+    }
+
+    /// The response has come: nothing will be sent again.
+    pub(crate) fn let_go(&mut self) {
+        self.keep = None;
+        self.kept_bytes = usize::MAX;
+        if self.next >= self.kept.len() {
+            self.kept = VecDeque::new();
+            self.next = 0;
+        }
+    }
+
+    /// The exact size, where it is known and nothing was sent yet.
+    pub(crate) fn exact_size(&self) -> Option<u64> {
+        if self.kept.is_empty() { self.body.size_hint().exact() } else { None }
+    }
+
+    /// Whether all frames were handed out.
+    pub(crate) fn is_end_stream(&self) -> bool {
+        self.next >= self.kept.len() && (self.ended || self.body.is_end_stream())
+    }
+
+    /// The next frame.
+    pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        if let Some(kept) = self.kept.get(self.next) {
+            self.next += 1;
+            let frame = match kept {
+                Kept::Data(data) => Frame::data(data.clone()),
+                Kept::Trailers(trailers) => Frame::trailers(trailers.clone()),
+            };
+            return Poll::Ready(Some(Ok(frame)));
+        }
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        match Pin::new(&mut self.body).poll_frame(cx) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(None) => {
+                self.ended = true;
+                Poll::Ready(None)
+            }
+            Poll::Ready(Some(Ok(frame))) => {
+                self.keep_frame(&frame);
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(error))) => {
+                self.ended = true;
+                self.let_go();
+                let failed = Error::new(Kind::Body, "the request body failed").with_source(error);
+                Poll::Ready(Some(Err(failed)))
+            }
+        }
+    }
+
+    fn keep_frame(&mut self, frame: &Frame<Bytes>) {
+        let size = match (frame.data_ref(), frame.trailers_ref()) {
+            (Some(data), _) => data.len(),
+            (None, Some(trailers)) => trailers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum(),
+            (None, None) => 0,
+        };
+        match self.keep {
+            Some(limit) if self.kept_bytes.saturating_add(size) <= limit => {
+                self.kept_bytes += size;
+                match (frame.data_ref(), frame.trailers_ref()) {
+                    (Some(data), _) => self.kept.push_back(Kept::Data(data.clone())),
+                    (None, Some(trailers)) => self.kept.push_back(Kept::Trailers(trailers.clone())),
+                    (None, None) => {}
+                }
+                self.next = self.kept.len();
+            }
+            _ => self.let_go(),
+        }
+    }
+}
+
+/// hyper's HTTP/1.1 takes any body; this is how it gets ours.
+#[cfg(feature = "http1")]
+impl Body for Outgoing {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        self.get_mut().poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        Outgoing::is_end_stream(self)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self.exact_size() {
+            Some(size) => SizeHint::with_exact(size),
+            None => SizeHint::default(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::task::noop_waker;
+    use http_body_util::{Full, StreamBody};
+
+    use super::*;
+
+    fn frames(body: &mut Outgoing) -> Vec<Vec<u8>> {
+        let waker = noop_waker();
+        let mut cx = Context::from_waker(&waker);
+        let mut all = Vec::new();
+        while let Poll::Ready(Some(Ok(frame))) = body.poll_frame(&mut cx) {
+            all.push(frame.into_data().map(|data| data.to_vec()).unwrap_or_default());
+        }
+        all
+    }
+
+    fn chunks(sizes: &[usize]) -> impl Body<Data = Bytes, Error = std::io::Error> + Send + 'static {
+        let frames: Vec<_> = sizes.iter().map(|size| Ok(Frame::data(Bytes::from(vec![7; *size])))).collect();
+        StreamBody::new(futures_util::stream::iter(frames))
+    }
+
+    #[test]
+    fn what_fits_is_sent_again_from_the_start() {
+        // P21
+        let mut body = Outgoing::new(chunks(&[10, 20, 30]), 64).unwrap();
+        let first = frames(&mut body);
+        assert!(body.is_end_stream() && body.rewind() && !body.is_end_stream());
+        assert_eq!(frames(&mut body), first);
+        assert_eq!(first.len(), 3);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_sent_once_and_an_untouched_body_always_can_be() {
+        // P21
+        let mut body = Outgoing::new(chunks(&[10, 60]), 64).unwrap();
+        assert!(body.rewind());
+        assert_eq!(frames(&mut body).len(), 2);
+        assert!(!body.rewind());
+        let mut off = Outgoing::new(chunks(&[1]), 0).unwrap();
+        assert!(off.rewind(), "never polled");
+        assert_eq!(frames(&mut off).len(), 1);
+        assert!(!off.rewind());
+    }
+
+    #[test]
+    fn a_body_half_sent_again_and_then_let_go_still_ends() {
+        // P21
+        let mut body = Outgoing::new(chunks(&[1, 2, 3]), 64).unwrap();
+        assert_eq!(frames(&mut body).len(), 3);
+        assert!(body.rewind());
+        let waker = noop_waker();
+        let _ = body.poll_frame(&mut Context::from_waker(&waker));
+        body.let_go();
+        assert_eq!(frames(&mut body), [vec![7; 2], vec![7; 3]]);
+        assert!(!body.rewind());
+    }
+
+    #[test]
+    fn an_empty_body_is_none() {
+        assert!(Outgoing::new(Full::new(Bytes::new()), 64).is_none());
+    }
+}

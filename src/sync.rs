@@ -1,0 +1,25 @@
+//! Locks and reference counts: parking_lot's and std's, or loom's when the crate is model-checked.
+
+#[cfg(not(h2pool_loom))]
+pub(crate) use parking_lot::{Mutex, MutexGuard};
+#[cfg(not(h2pool_loom))]
+pub(crate) use std::sync::Arc;
+
+#[cfg(h2pool_loom)]
+pub(crate) use loom::sync::{Arc, MutexGuard};
+
+/// loom's mutex with parking_lot's face: nothing poisons it.
+#[cfg(h2pool_loom)]
+#[derive(Debug)]
+pub(crate) struct Mutex<T>(loom::sync::Mutex<T>);
+
+#[cfg(h2pool_loom)]
+impl<T> Mutex<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self(loom::sync::Mutex::new(value))
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
