@@ -198,3 +198,21 @@ impl Fault {
         let _ = self.0.set(error);
     }
 }
+
+#[cfg(all(test, feature = "tls"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_shows_through_wrappers_and_the_first_one_stays() {
+        // P41
+        let mut inner = Connection::new(tokio::io::empty(), Version::HTTP_2);
+        let fault = Fault::default();
+        inner.fault = fault.clone();
+        let outer = inner.wrap(tokio::io::BufStream::new);
+        assert!(outer.fault.get().is_none());
+        fault.set(Error::certificate("refused"));
+        fault.set(Error::connect("a consequence"));
+        assert!(outer.fault.get().unwrap().is_certificate());
+    }
+}

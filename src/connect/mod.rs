@@ -11,10 +11,10 @@
 //! | [`HyperConnector`] | any `tower::Service<Uri>` made for hyper (proxies, hyper-rustls) | `tcp` |
 //! | [`memory::pair`] | pipes within the process, each dial answered by the test | – |
 //! | [`from_fn`], [`blocking`] | a function, async or blocking | – |
-//!
-//! Inside the crate, the pool holds an `Arc<dyn ErasedConnect<O>>`, made by `erase(connector)` or by
-//! `default_connector(Defaults { .. })`; its `connect` returns a boxed future. A session that dies before it served
-//! anything asks its connection's [`Fault`]: a refused client certificate shows only then.
+
+// Inside the crate, the pool holds an `Arc<dyn ErasedConnect<O>>`, made by `erase(connector)` or by
+// `default_connector(Defaults { .. })`; its `connect` returns a boxed future. A session that dies before it served
+// anything asks its connection's `Fault`: a refused client certificate shows only then.
 
 mod blocking;
 mod connection;

@@ -122,7 +122,8 @@ impl<O> TlsConnector<O> {
     /// [`from_fn`](super::from_fn), a pipe by [`memory`](super::memory).
     ///
     /// For an `https` origin the transport's bytes go to the TLS server and the version that it names is ignored; for
-    /// an `http` one its connection is passed on as it is.
+    /// an `http` one its connection is passed on as it is. For TCP use [`tcp`](TlsConnector::tcp): a [`TcpConnector`]
+    /// given here refuses `https` origins, as it does alone.
     #[must_use]
     pub fn over<C: Connect<O>>(self, transport: C) -> TlsConnector<O, C> {
         TlsConnector {

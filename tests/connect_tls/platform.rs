@@ -1,0 +1,73 @@
+//! The platform's verifier, in processes whose trust store the test chooses.
+#![cfg(target_os = "linux")]
+
+use h2pool::Origin;
+use h2pool::connect::{Offer, TlsConnector};
+use http::Version;
+
+use crate::certs::{Tls, certs};
+use crate::{Server, dial};
+
+/// The port of the parent's server, in a child process.
+const CHILD: &str = "H2POOL_TEST_CHILD";
+
+/// Runs the test again in a process whose trust store is this; there, `parents_port` says so.
+async fn in_a_process_that_trusts(pem: &str, test: &'static str, port: u16) {
+    let file = std::env::temp_dir().join(format!("h2pool-{}-{}.pem", std::process::id(), pem.len()));
+    std::fs::write(&file, pem).unwrap();
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+    child
+        .args([test, "--exact", "--nocapture"])
+        .env(CHILD, port.to_string());
+    child.env("SSL_CERT_FILE", &file).env_remove("SSL_CERT_DIR");
+    let output = tokio::task::spawn_blocking(move || child.output())
+        .await
+        .unwrap()
+        .unwrap();
+    std::fs::remove_file(&file).unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success() && text.contains("1 passed"),
+        "{text}{errors}"
+    );
+}
+
+fn parents_port() -> Option<u16> {
+    std::env::var(CHILD).ok().map(|port| port.parse().unwrap())
+}
+
+#[tokio::test]
+async fn the_platform_verifier_uses_the_systems_trust_store() {
+    if let Some(port) = parents_port() {
+        let origin = Origin::https("localhost", port).unwrap();
+        let connection = dial(&TlsConnector::platform(), &origin, Offer::Any)
+            .await
+            .unwrap();
+        assert!(connection.version() == Version::HTTP_2 && connection.is_authenticated());
+        return;
+    }
+    let server = Server::start(Tls::any().server()).await;
+    let test = "platform::the_platform_verifier_uses_the_systems_trust_store";
+    in_a_process_that_trusts(&certs().ca.cert_pem, test, server.port).await;
+}
+
+#[tokio::test]
+async fn a_system_without_trust_store_is_a_configuration_error() {
+    // P41: named at the first https dial, while plain origins work.
+    if let Some(port) = parents_port() {
+        let connector = TlsConnector::platform();
+        let origin = Origin::https("localhost", port).unwrap();
+        let error = dial(&connector, &origin, Offer::Any).await.unwrap_err();
+        assert!(
+            error.is_config() && error.to_string().contains("trust store"),
+            "{error:?}"
+        );
+        let plain = Origin::http("127.0.0.1", port).unwrap();
+        dial(&connector, &plain, Offer::Any).await.unwrap();
+        return;
+    }
+    let server = Server::start(Tls::any().server()).await;
+    let test = "platform::a_system_without_trust_store_is_a_configuration_error";
+    in_a_process_that_trusts("", test, server.port).await;
+}
