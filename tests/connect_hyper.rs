@@ -1,7 +1,7 @@
 //! Connectors made for hyper serve the pool: hyper-util's, hyper-rustls's, and a proxy tunnel.
 #![cfg(feature = "tls")]
 
-#[allow(dead_code, reason = "shared with other tests")]
+#[allow(dead_code, unreachable_pub, reason = "shared with other tests")]
 #[path = "support/certs.rs"]
 mod certs;
 

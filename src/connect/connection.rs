@@ -29,8 +29,8 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Io for T {}
 ///
 /// let tcp = TcpConnector::new();
 /// let buffered = from_fn(move |key: &Origin, offer| {
-///     let dial = tcp.connect(key, offer);
-///     async move { Ok(dial.await?.wrap(BufStream::new)) }
+///     let (tcp, key) = (tcp.clone(), key.clone());
+///     async move { Ok(tcp.connect(&key, offer).await?.wrap(BufStream::new)) }
 /// });
 /// # fn check(_: impl Connect<Origin>) {}
 /// # check(buffered);

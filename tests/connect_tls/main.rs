@@ -1,7 +1,7 @@
 //! TLS: ALPN as the pool offers it, certificates, errors that say what is wrong, tenants kept apart.
 #![cfg(feature = "tls")]
 
-#[allow(dead_code, reason = "shared with other tests")]
+#[allow(dead_code, unreachable_pub, reason = "shared with other tests")]
 #[path = "../support/certs.rs"]
 mod certs;
 
