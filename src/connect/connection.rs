@@ -23,17 +23,16 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Io for T {}
 /// keeps what is known:
 ///
 /// ```
-/// use h2pool::connect::{Connect, TcpConnector, from_fn};
+/// use h2pool::connect::{Connect, from_fn};
 /// use h2pool::Origin;
 /// use tokio::io::BufStream;
 ///
-/// let tcp = TcpConnector::new();
-/// let buffered = from_fn(move |key: &Origin, offer| {
-///     let (tcp, key) = (tcp.clone(), key.clone());
-///     async move { Ok(tcp.connect(&key, offer).await?.wrap(BufStream::new)) }
-/// });
-/// # fn check(_: impl Connect<Origin>) {}
-/// # check(buffered);
+/// fn buffered(inner: impl Connect<Origin> + Clone) -> impl Connect<Origin> {
+///     from_fn(move |key: &Origin, offer| {
+///         let (inner, key) = (inner.clone(), key.clone());
+///         async move { Ok(inner.connect(&key, offer).await?.wrap(BufStream::new)) }
+///     })
+/// }
 /// ```
 pub struct Connection {
     pub(crate) io: Box<dyn Io>,
