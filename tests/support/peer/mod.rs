@@ -73,24 +73,43 @@ impl Peer {
 
     /// Reads the client's preface (RFC 9113 §3.4); its SETTINGS frame follows.
     pub async fn expect_preface(&mut self) {
-        let read = async {
-            while self.unread.len() < frame::PREFACE.len() {
-                assert!(self.fill().await.unwrap(), "EOF within the preface");
-            }
-        };
-        within("the client's preface", read).await;
-        let preface = self.unread.split_to(frame::PREFACE.len());
-        assert_eq!(&preface[..], frame::PREFACE);
+        within("the client's preface", self.read_preface()).await.unwrap();
     }
 
     /// Sends our SETTINGS, reads the preface and the client's SETTINGS, and acknowledges them.
     pub async fn handshake(&mut self, settings: &[(u16, u32)]) {
-        self.send_settings(settings).await;
-        self.expect_preface().await;
-        match self.next().await {
-            Frame::Settings { ack: false, .. } => {}
-            other => panic!("the first frame must be SETTINGS, not {other:?}"),
+        within("the handshake", self.greet(settings)).await.unwrap();
+    }
+
+    /// The same with a client that may go away meanwhile.
+    ///
+    /// # Errors
+    /// Whatever the byte stream says; `UnexpectedEof` at its end.
+    pub async fn greet(&mut self, settings: &[(u16, u32)]) -> io::Result<()> {
+        self.try_send_raw(&frame::settings(settings)).await?;
+        self.read_preface().await?;
+        match self.recv().await? {
+            Some(Frame::Settings { ack: false, .. }) => Ok(()),
+            Some(other) => panic!("the first frame must be SETTINGS, not {other:?}"),
+            None => Err(io::ErrorKind::UnexpectedEof.into()),
         }
+    }
+
+    /// Sends these bytes in place of SETTINGS and reads the preface; `None` when the client went away.
+    pub async fn greet_raw(&mut self, bytes: &[u8]) -> Option<()> {
+        self.try_send_raw(bytes).await.ok()?;
+        self.read_preface().await.ok()
+    }
+
+    async fn read_preface(&mut self) -> io::Result<()> {
+        while self.unread.len() < frame::PREFACE.len() {
+            if !self.fill().await? {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        let preface = self.unread.split_to(frame::PREFACE.len());
+        assert_eq!(&preface[..], frame::PREFACE);
+        Ok(())
     }
 
     /// What the client last said of a setting.
