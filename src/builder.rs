@@ -4,9 +4,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::{Request, Response};
+
 use crate::config::{Balance, PoolConfig};
-use crate::connect::{Connect, ErasedConnect, erase};
-use crate::origin::Origin;
+use crate::connect::{Connect, Defaults, ErasedConnect, default_connector, erase};
+use crate::error::Error;
+use crate::origin::{Key, Origin};
+use crate::pool::{Fallback, H2Pool, RequestBody};
 
 /// Builds a pool: its configuration, and how it connects.
 ///
@@ -17,28 +21,18 @@ pub struct Builder<O = Origin> {
     connector: Option<Arc<dyn ErasedConnect<O>>>,
     #[cfg(feature = "tls")]
     tls: Option<Arc<rustls::ClientConfig>>,
+    fallback: Option<Fallback>,
 }
 
-/// What a builder was told, taken apart by those who build.
-#[allow(dead_code, reason = "read by `build()`, which comes with the pool")]
-pub(crate) struct Parts<O> {
-    /// Not validated yet.
-    pub(crate) config: PoolConfig,
-    /// `None`: the default connector.
-    pub(crate) connector: Option<Arc<dyn ErasedConnect<O>>>,
-    /// `None`: verified by the platform.
-    #[cfg(feature = "tls")]
-    pub(crate) tls: Option<Arc<rustls::ClientConfig>>,
-}
-
-#[allow(dead_code, reason = "called by `build()`, which comes with the pool")]
 impl<O> Builder<O> {
-    pub(crate) fn new() -> Self {
+    /// All defaults. [`H2Pool::builder`] is the same for pools whose key is the [`Origin`].
+    pub fn new() -> Self {
         Self {
             config: PoolConfig::default(),
             connector: None,
             #[cfg(feature = "tls")]
             tls: None,
+            fallback: None,
         }
     }
 
@@ -63,13 +57,49 @@ impl<O> Builder<O> {
         self
     }
 
-    pub(crate) fn into_parts(self) -> Parts<O> {
-        Parts {
-            config: self.config,
-            connector: self.connector,
-            #[cfg(feature = "tls")]
-            tls: self.tls,
-        }
+    /// A service of your own for origins that speak only HTTP/1.1; it takes their requests straight away while the
+    /// origin is remembered, and the pool opens no HTTP/1.1 connection. Default: none; with the feature `http1` the pool
+    /// speaks HTTP/1.1 itself, without it such requests fail with `is_h1_only()`.
+    pub fn fallback<S, B>(mut self, service: S) -> Self
+    where
+        S: tower_service::Service<Request<RequestBody>, Response = Response<B>>
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+        S::Future: Send,
+        B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        self.fallback = Some(Fallback::new(service));
+        self
+    }
+}
+
+impl<O> Default for Builder<O> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<O: Key> Builder<O> {
+    /// Builds the pool. Nothing is started, resolved or loaded before the first request.
+    ///
+    /// # Errors
+    /// `is_config()` names the field that is out of range, or the feature that a connector needs.
+    pub fn build(self) -> Result<H2Pool<O>, Error> {
+        self.config.validate()?;
+        let connector = match self.connector {
+            Some(connector) => connector,
+            None => default_connector(Defaults {
+                #[cfg(feature = "tls")]
+                tls: self.tls,
+                prior_knowledge: self.config.http2_prior_knowledge,
+                blocking_threads: self.config.blocking_threads,
+            })?,
+        };
+        Ok(H2Pool::assemble(self.config, connector, self.fallback))
     }
 }
 

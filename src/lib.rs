@@ -8,17 +8,18 @@ pub mod connect;
 mod error;
 mod metrics;
 mod origin;
-#[allow(dead_code, unused_imports)]
+mod pool;
 mod session;
-#[allow(dead_code)]
+#[allow(unreachable_pub, reason = "other crates include it by path")]
 mod state;
-mod sync;
-#[allow(dead_code, unused_imports)]
 mod stats;
+mod sync;
 
 pub use builder::Builder;
 pub use config::{Balance, PoolConfig};
 pub use connect::Connect;
 pub use error::Error;
 pub use origin::{Key, Origin};
+pub use pool::{H2Pool, Lease, OriginPool, RequestBody, ResponseFuture};
+pub use session::{Body, ConnectionInfo, Protocol};
 pub use stats::{SessionFilter, SessionInfo, SessionProtocol, SessionState, SessionsClosed, Stats};

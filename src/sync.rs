@@ -1,7 +1,7 @@
 //! Locks and reference counts: parking_lot's and std's, or loom's when the crate is model-checked.
 
 #[cfg(not(h2pool_loom))]
-pub(crate) use parking_lot::{Mutex, MutexGuard};
+pub(crate) use parking_lot::Mutex;
 #[cfg(not(h2pool_loom))]
 pub(crate) use std::sync::Arc;
 

@@ -10,7 +10,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
-use super::shared::{Env, Inner, run};
+use super::shared::{Env, Handle, Inner, run};
 use crate::state::{Acquired, Caller, Claim, Failure, SessionId, WaiterId};
 use crate::sync::Arc;
 
@@ -30,17 +30,12 @@ impl<E: Env> Slot<E> {
             let id = inner.state.try_acquire(empty)?;
             granted(inner, id)
         })?;
-        Some(Self { env: env.clone(), id, handle, owned: true })
-    }
-
-    /// The session's handle.
-    pub fn handle(&self) -> &E::Handle {
-        &self.handle
-    }
-
-    /// The session's id.
-    pub fn id(&self) -> SessionId {
-        self.id
+        Some(Self {
+            env: env.clone(),
+            id,
+            handle,
+            owned: true,
+        })
     }
 
     /// The origin.
@@ -48,22 +43,10 @@ impl<E: Env> Slot<E> {
         &self.env
     }
 
-    /// Gives the slot back, unused, for another one at the front of the queue (P4).
-    pub fn exchange(mut self, caller: Caller) -> Queue<E> {
+    /// The parts; whoever takes them gives the slot back.
+    pub fn into_parts(mut self) -> (Arc<E>, SessionId, E::Handle) {
         self.owned = false;
-        let (env, id) = (self.env.clone(), self.id);
-        let clock = || env.now();
-        let released = run(&env, |inner| inner.state.release(id, clock));
-        debug_assert_eq!(released, ());
-        Queue::first(env, caller)
-    }
-
-    /// The stream was cancelled and the peer was silent since it was opened: the slot stays taken until a sign of
-    /// life (P44).
-    pub fn park(mut self) {
-        self.owned = false;
-        let (now, id) = (self.env.now(), self.id);
-        run(&self.env, |inner| inner.state.park(id, now));
+        (self.env.clone(), self.id, self.handle.clone())
     }
 }
 
@@ -106,29 +89,39 @@ pub struct Queue<E: Env> {
 impl<E: Env> Queue<E> {
     /// Waits behind all others.
     pub fn last(env: Arc<E>, caller: Caller) -> Self {
-        Self { env, caller, first: false, stage: Stage::Start }
+        Self {
+            env,
+            caller,
+            first: false,
+            stage: Stage::Start,
+        }
     }
 
     /// Waits before all others: this caller had its turn already.
     pub fn first(env: Arc<E>, caller: Caller) -> Self {
-        Self { env, caller, first: true, stage: Stage::Start }
+        Self {
+            env,
+            caller,
+            first: true,
+            stage: Stage::Start,
+        }
     }
 
     /// Waits for a session of its own (P23); `None` where none can be opened.
     pub fn own(env: Arc<E>, caller: Caller) -> Option<Self> {
         let now = env.now();
         let waiter = run(&env, |inner| inner.state.acquire_own(caller, now))?;
-        Some(Self { env, caller, first: true, stage: Stage::Queued(waiter) })
+        Some(Self {
+            env,
+            caller,
+            first: true,
+            stage: Stage::Queued(waiter),
+        })
     }
 
     /// The origin that is waited for.
     pub fn env(&self) -> &Arc<E> {
         &self.env
-    }
-
-    /// Whether the caller waits in the queue.
-    pub fn is_queued(&self) -> bool {
-        matches!(self.stage, Stage::Queued(_))
     }
 
     /// For a soft wait that is ready: the slot, or `None` if it was taken back.
@@ -146,11 +139,20 @@ impl<E: Env> Queue<E> {
         });
         drop(waker);
         let (id, handle) = slot?;
-        Some(Slot { env, id, handle, owned: true })
+        Some(Slot {
+            env,
+            id,
+            handle,
+            owned: true,
+        })
     }
 
     /// Polls a soft wait: ready when a slot is held, or was held and taken back.
-    pub fn poll_ready(&mut self, cx: &mut Context<'_>, caller: Caller) -> Poll<Result<(), Refusal<E::Cause>>> {
+    pub fn poll_ready(
+        &mut self,
+        cx: &mut Context<'_>,
+        caller: Caller,
+    ) -> Poll<Result<(), Refusal<E::Cause>>> {
         debug_assert!(self.caller.soft);
         match self.poll_claim(cx, caller) {
             Poll::Pending => Poll::Pending,
@@ -175,7 +177,12 @@ impl<E: Env> Queue<E> {
             Step::Ready => Poll::Ready(Ok(None)),
             Step::Granted(id, handle) => {
                 self.stage = Stage::Done;
-                Poll::Ready(Ok(Some(Slot { env, id, handle, owned: true })))
+                Poll::Ready(Ok(Some(Slot {
+                    env,
+                    id,
+                    handle,
+                    owned: true,
+                })))
             }
             Step::Refused(refusal) => {
                 self.stage = Stage::Done;
@@ -293,8 +300,8 @@ enum Step<E: Env> {
     Refused(Refusal<E::Cause>),
 }
 
-/// The handle of a session that was just granted. A slot on a session that is gone is given back.
-fn granted<H: Clone, C: Clone>(inner: &mut Inner<H, C>, id: SessionId) -> Option<(SessionId, H)> {
+/// The handle of a session that was granted, unless it is gone; its slots went with it.
+fn granted<H: Handle, C: Clone>(inner: &mut Inner<H, C>, id: SessionId) -> Option<(SessionId, H)> {
     let handle = inner.handle(id)?;
     Some((id, handle))
 }

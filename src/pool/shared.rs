@@ -18,6 +18,9 @@ const BATCH: usize = 64;
 
 /// A session as the origin holds it.
 pub trait Handle: Clone {
+    /// What is left of it in the origin's table once it was told to close: enough to kill it.
+    #[must_use]
+    fn remnant(&self) -> Self;
     /// No stream is left and none will come: end when the last reference goes.
     fn close(&self, reason: Reason);
     /// End now, with everything that runs on it.
@@ -61,11 +64,18 @@ pub struct Inner<H, C> {
     armed: Option<Instant>,
 }
 
-impl<H: Clone, C: Clone> Shared<H, C> {
+impl<H: Handle, C: Clone> Shared<H, C> {
     /// An origin that was never used.
     pub fn new(state: OriginState<C>) -> Self {
-        let inner = Inner { state, handles: Vec::new(), wakers: Vec::new(), armed: None };
-        Self { inner: Mutex::new(inner) }
+        let inner = Inner {
+            state,
+            handles: Vec::new(),
+            wakers: Vec::new(),
+            armed: None,
+        };
+        Self {
+            inner: Mutex::new(inner),
+        }
     }
 
     /// Reads something, changing nothing.
@@ -74,7 +84,7 @@ impl<H: Clone, C: Clone> Shared<H, C> {
     }
 }
 
-impl<H: Clone, C: Clone> Inner<H, C> {
+impl<H: Handle, C: Clone> Inner<H, C> {
     /// The handle of a session that is still there.
     pub(super) fn handle(&self, id: SessionId) -> Option<H> {
         if !self.state.is_live(id) {
@@ -85,6 +95,14 @@ impl<H: Clone, C: Clone> Inner<H, C> {
 
     pub(super) fn set_handle(&mut self, id: SessionId, handle: H) -> Option<H> {
         place(&mut self.handles, id.slot).replace(handle)
+    }
+
+    /// The origin's own reference to a session, which is to be dropped after the unlock.
+    pub(super) fn take_handle(&mut self, id: SessionId) -> Option<H> {
+        if !self.state.is_live(id) {
+            return None;
+        }
+        self.handles.get_mut(id.slot as usize)?.take()
     }
 
     /// Remembers whom to wake; the old waker is to be dropped after the unlock.
@@ -111,25 +129,24 @@ impl<H: Clone, C: Clone> Inner<H, C> {
             };
             match action {
                 Action::Wake(waiter) => {
-                    if let Some(waker) = self.take_waker(waiter) {
-                        effects.push(Effect::Wake(waker));
+                    // A waiter that went away between two batches may have left its place to another.
+                    if self.state.is_waiting(waiter) {
+                        effects.extend(self.take_waker(waiter).map(Effect::Wake));
                     }
                 }
                 Action::Dial(order) => effects.push(Effect::Dial(order)),
                 Action::Close(id, reason) => {
                     // The origin's own reference goes with this effect: the session ends with its last one.
-                    let handle = self.handles.get_mut(id.slot as usize).and_then(Option::take);
-                    effects.extend(handle.map(|handle| Effect::Close(handle, reason)));
+                    let handle = self.take_handle(id);
+                    if let Some(handle) = handle {
+                        self.set_handle(id, handle.remnant());
+                        effects.push(Effect::Close(handle, reason));
+                    }
                 }
                 Action::Kill(id, reason) => {
-                    let handle = self.handles.get_mut(id.slot as usize).and_then(Option::take);
-                    effects.extend(handle.map(|handle| Effect::Kill(handle, reason)));
+                    effects.extend(self.handle(id).map(|handle| Effect::Kill(handle, reason)));
                 }
                 Action::Probe(id) => effects.extend(self.handle(id).map(Effect::Probe)),
-                Action::Drop(id) => {
-                    let handle = self.handles.get_mut(id.slot as usize).and_then(Option::take);
-                    effects.extend(handle.map(Effect::Drop));
-                }
             }
         }
         true
@@ -191,7 +208,6 @@ enum Effect<H> {
     Close(H, Reason),
     Kill(H, Reason),
     Probe(H),
-    Drop(H),
     Arm(Instant),
 }
 
@@ -210,7 +226,6 @@ impl<H: Handle> Effects<H> {
                 Effect::Close(handle, reason) => handle.close(reason),
                 Effect::Kill(handle, reason) => handle.kill(reason),
                 Effect::Probe(handle) => handle.probe(),
-                Effect::Drop(handle) => drop(handle),
                 Effect::Arm(at) => E::arm(env, at),
             }
         }
@@ -219,7 +234,10 @@ impl<H: Handle> Effects<H> {
 
 impl<H> Effects<H> {
     fn new() -> Self {
-        Self { first: None, rest: Vec::new() }
+        Self {
+            first: None,
+            rest: Vec::new(),
+        }
     }
 
     fn push(&mut self, effect: Effect<H>) {

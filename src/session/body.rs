@@ -97,28 +97,31 @@ impl Body {
         Self { kind: Inner::Empty }
     }
 
-    pub(super) fn h2(incoming: RecvStream, upstream: Upstream, idle_timeout: Option<Duration>) -> Self {
+    /// `length` is what `content-length` said.
+    pub(super) fn h2(
+        incoming: RecvStream,
+        upstream: Upstream,
+        length: Option<u64>,
+        idle_timeout: Option<Duration>,
+    ) -> Self {
         let mut body = H2Body {
             incoming: Some(incoming),
             upstream: Some(upstream),
             data_over: false,
-            left: None,
+            left: length,
             idle_timeout,
             idle: None,
         };
         body.finish_if_over();
-        Self { kind: Inner::H2(body) }
+        Self {
+            kind: Inner::H2(body),
+        }
     }
 
     #[cfg(any())]
     pub(super) fn h1(body: H1Body) -> Self {
-        Self { kind: Inner::H1(body) }
-    }
-
-    /// Says how long the body is, from `content-length`.
-    pub(super) fn set_length(&mut self, length: Option<u64>) {
-        if let Inner::H2(body) = &mut self.kind {
-            body.left = length;
+        Self {
+            kind: Inner::H1(body),
         }
     }
 
@@ -128,8 +131,11 @@ impl Body {
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let body = body.map_err(|error| Error::new(Kind::Body, "the response body failed").with_source(error));
-        Self { kind: Inner::Other(body.boxed_unsync()) }
+        let body =
+            body.map_err(|error| Error::new(Kind::Body, "the response body failed").with_source(error));
+        Self {
+            kind: Inner::Other(body.boxed_unsync()),
+        }
     }
 }
 
@@ -185,12 +191,17 @@ impl H2Body {
         let Some(timeout) = self.idle_timeout else {
             return Poll::Pending;
         };
-        let sleep = self.idle.get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
+        let sleep = self
+            .idle
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
         match sleep.as_mut().poll(cx) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(()) => {
                 self.finish();
-                let error = Error::new(Kind::Timeout, "no frame of the body came within `body_idle_timeout`");
+                let error = Error::new(
+                    Kind::Timeout,
+                    "no frame of the body came within `body_idle_timeout`",
+                );
                 Poll::Ready(Some(Err(error.in_body())))
             }
         }
@@ -228,10 +239,7 @@ impl http_body::Body for Body {
     type Data = Bytes;
     type Error = Error;
 
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         match &mut self.get_mut().kind {
             Inner::Empty => Poll::Ready(None),
             Inner::H2(body) => body.poll_frame(cx),

@@ -17,7 +17,10 @@ pub(super) fn before_response(control: &Control, error: h2::Error, early: bool) 
     let refused = error.is_reset() && remote && reason == Some(Reason::REFUSED_STREAM);
     if excluded || refused {
         let early = early && refused;
-        return Failure::Unprocessed { error: describe(control, error).with_unprocessed(true), early };
+        return Failure::Unprocessed {
+            error: describe(control, error).with_unprocessed(true),
+            early,
+        };
     }
     Failure::Failed(describe(control, error))
 }
@@ -48,18 +51,30 @@ fn describe(control: &Control, error: h2::Error) -> Error {
             return cause.clone();
         }
         if let Some(violation) = control.meter.violation() {
-            return Error::new(Kind::Protocol, "the server went over a bound and the session was ended")
-                .with_source(violation);
+            return Error::new(
+                Kind::Protocol,
+                "the server went over a bound and the session was ended",
+            )
+            .with_source(violation);
         }
         if let Some(fault) = control.fault.get() {
             return fault.with_unprocessed(false);
         }
     }
-    let reason = error.reason().map(|reason| format!("{reason:?}")).unwrap_or_default();
+    let reason = error
+        .reason()
+        .map(|reason| format!("{reason:?}"))
+        .unwrap_or_default();
     let made = if error.is_go_away() && error.is_remote() {
-        Error::new(Kind::Goaway, format!("the server ended the session with GOAWAY {reason}"))
+        Error::new(
+            Kind::Goaway,
+            format!("the server ended the session with GOAWAY {reason}"),
+        )
     } else if error.is_go_away() {
-        Error::new(Kind::Protocol, format!("the server broke the protocol ({reason}) and the session was ended"))
+        Error::new(
+            Kind::Protocol,
+            format!("the server broke the protocol ({reason}) and the session was ended"),
+        )
     } else if error.is_reset() && error.is_remote() {
         Error::new(Kind::Reset, format!("the server reset the stream with {reason}"))
     } else if error.is_reset() {

@@ -14,8 +14,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::client::ResponseFuture;
 use h2::{RecvStream, SendStream};
-use http::Response;
+use http::header::CONTENT_LENGTH;
 use http::request::Parts;
+use http::{HeaderMap, Response};
 use tokio::time::Sleep;
 
 use super::body::{Body, Upstream};
@@ -119,7 +120,8 @@ pub(crate) async fn send(
     body: &mut Option<Outgoing>,
     patience: Patience,
 ) -> Result<Response<Body>, Failure> {
-    let request = head::for_h2(parts, body.as_ref().map_or(Some(0), Outgoing::exact_size)).map_err(Failure::Failed)?;
+    let request =
+        head::for_h2(parts, body.as_ref().map_or(Some(0), Outgoing::exact_size)).map_err(Failure::Failed)?;
     if !session.try_open(body.is_some()) {
         let gone = Error::new(Kind::Goaway, "the session took no more streams").with_unprocessed(true);
         return Err(Failure::NotSent(gone));
@@ -135,8 +137,18 @@ pub(crate) async fn send(
     };
     drop(sender);
     let id = response.stream_id().as_u32();
-    let tail = Tail { session, id, slot: Some(slot), forgotten: false };
-    let mut pending = Pending { response: Some(response), stream: None, upload: None, tail: Some(tail) };
+    let tail = Tail {
+        session,
+        id,
+        slot: Some(slot),
+        forgotten: false,
+    };
+    let mut pending = Pending {
+        response: Some(response),
+        stream: None,
+        upload: None,
+        tail: Some(tail),
+    };
     match body {
         Some(_) => pending.upload = Some(Upload::new(stream, patience.write)),
         None => pending.stream = Some(stream),
@@ -173,14 +185,20 @@ fn poll_response(
         return Poll::Ready(Ok(answer));
     }
     if let Some(violation) = pending.tail.as_ref().and_then(Tail::violation) {
-        let error = Error::new(Kind::Protocol, "the server went over a bound and the stream was reset");
+        let error = Error::new(
+            Kind::Protocol,
+            "the server went over a bound and the stream was reset",
+        );
         return Poll::Ready(Err(error.with_source(violation)));
     }
     match timeout.filter(|_| pending.upload.is_none()) {
         Some(timeout) => {
             let sleep = headers_by.get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
             sleep.as_mut().poll(cx).map(|()| {
-                Err(Error::new(Kind::Timeout, "no response headers came within `header_timeout`"))
+                Err(Error::new(
+                    Kind::Timeout,
+                    "no response headers came within `header_timeout`",
+                ))
             })
         }
         None => Poll::Pending,
@@ -219,16 +237,26 @@ fn deliver(
         slot.report(Observer::answered);
     }
     let info = control.info(reused);
+    let length = content_length(response.headers());
     let mut response = response.map(|incoming| match upload {
-        None => Body::h2(incoming, Upstream::Done(tail), patience.body_idle),
+        None => Body::h2(incoming, Upstream::Done(tail), length, patience.body_idle),
         Some((upload, outgoing)) => {
             let tail = Arc::new(tail);
             let task = tokio::spawn(finish_upload(upload, outgoing, tail.clone()));
-            Body::h2(incoming, Upstream::Running(tail, task.abort_handle()), patience.body_idle)
+            Body::h2(
+                incoming,
+                Upstream::Running(tail, task.abort_handle()),
+                length,
+                patience.body_idle,
+            )
         }
     });
     response.extensions_mut().insert(info);
     response
+}
+
+fn content_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 /// The rest of an upload, after the response's headers. Its error shows in the response's body: the stream is reset.

@@ -123,7 +123,8 @@ impl Control {
 
     /// Whether a PING was asked for since the last call.
     pub(super) fn take_probe(&self) -> bool {
-        self.flags.load(Ordering::Relaxed) & PROBE != 0 && self.flags.fetch_and(!PROBE, Ordering::AcqRel) & PROBE != 0
+        self.flags.load(Ordering::Relaxed) & PROBE != 0
+            && self.flags.fetch_and(!PROBE, Ordering::AcqRel) & PROBE != 0
     }
 
     /// Why the session ended, as far as it is known; the first cause stays.
@@ -162,14 +163,18 @@ impl Control {
     /// Asks for a PING.
     pub(crate) fn probe(&self) {
         self.probing.store(true, Ordering::Release);
-        self.probed_at.store(self.meter.headers_or_data_seen() + 1, Ordering::Release);
+        self.probed_at
+            .store(self.meter.headers_or_data_seen() + 1, Ordering::Release);
         self.flags.fetch_or(PROBE, Ordering::AcqRel);
         self.waker.wake();
     }
 
     /// What a response on this session says about its connection.
     pub(super) fn info(&self, reused: bool) -> ConnectionInfo {
-        ConnectionInfo { shared: self.address.clone(), reused }
+        ConnectionInfo {
+            shared: self.address.clone(),
+            reused,
+        }
     }
 
     pub(crate) fn address(&self) -> &Arc<Address> {
@@ -184,11 +189,24 @@ pub(crate) fn killed(reason: Reason) -> Error {
             Kind::Protocol,
             "the server sent no SETTINGS within `connect_timeout`, or kept its limit on streams at 0",
         ),
-        Reason::Closed => (Kind::Closed, "the pool was closed and its deadline for running streams passed"),
-        Reason::Goaway => (Kind::Goaway, "the server said GOAWAY and the stream did not end within `drain_timeout`"),
+        Reason::Closed => (
+            Kind::Closed,
+            "the pool was closed and its deadline for running streams passed",
+        ),
+        Reason::Goaway => (
+            Kind::Goaway,
+            "the server said GOAWAY and the stream did not end within `drain_timeout`",
+        ),
         Reason::Unanswered => (Kind::Io, "the session stopped answering"),
-        _ => (Kind::Io, "the session was retired and the stream did not end within `drain_timeout`"),
+        _ => (
+            Kind::Io,
+            "the session was retired and the stream did not end within `drain_timeout`",
+        ),
     };
     let error = Error::new(kind, message).with_unprocessed(false);
-    if matches!(reason, Reason::Goaway | Reason::Useless) { error.with_timeout() } else { error }
+    if matches!(reason, Reason::Goaway | Reason::Useless) {
+        error.with_timeout()
+    } else {
+        error
+    }
 }

@@ -88,10 +88,15 @@ pub(crate) async fn handshake(
         .max_local_error_reset_streams(Some(ERROR_RESETS));
     let (sender, mut connection) = builder.handshake::<_, Bytes>(io).await.map_err(|error| {
         let found = fault.get();
-        found.unwrap_or_else(|| Error::new(Kind::Connect, "the HTTP/2 preface could not be sent").with_source(error))
+        found.unwrap_or_else(|| {
+            Error::new(Kind::Connect, "the HTTP/2 preface could not be sent").with_source(error)
+        })
     })?;
     let control = Arc::new(Control::new(meter, address, fault));
-    let handle = Arc::new(H2 { sender, control: control.clone() });
+    let handle = Arc::new(H2 {
+        sender,
+        control: control.clone(),
+    });
     let window = u64::from(tuning.connection_window);
     let driver = Driver {
         pings: connection.ping_pong(),
@@ -103,7 +108,10 @@ pub(crate) async fn handshake(
         goaways: 0,
         worn: false,
         stalled: false,
-        stall_marks: (window.saturating_sub(u64::from(tuning.stream_window)).max(1), window / 2),
+        stall_marks: (
+            window.saturating_sub(u64::from(tuning.stream_window)).max(1),
+            window / 2,
+        ),
     };
     Ok((handle, driver))
 }
@@ -118,7 +126,10 @@ struct Alive {
 impl Drop for Alive {
     fn drop(&mut self) {
         self.control.set_draining();
-        self.control.set_cause(Error::new(Kind::Io, "the runtime that drove the session has ended"));
+        self.control.set_cause(Error::new(
+            Kind::Io,
+            "the runtime that drove the session has ended",
+        ));
         let cause = self.control.cause().cloned();
         let cause = cause.unwrap_or_else(|| Error::new(Kind::Io, "the session ended"));
         self.observer.clone().closed(self.id, cause);
@@ -126,8 +137,16 @@ impl Drop for Alive {
 }
 
 /// Runs the session until it ends.
-pub(crate) fn drive(driver: Driver, observer: Arc<dyn Observer>, id: SessionId) -> impl Future<Output = ()> + Send {
-    let alive = Alive { observer, id, control: driver.control.clone() };
+pub(crate) fn drive(
+    driver: Driver,
+    observer: Arc<dyn Observer>,
+    id: SessionId,
+) -> impl Future<Output = ()> + Send {
+    let alive = Alive {
+        observer,
+        id,
+        control: driver.control.clone(),
+    };
     async move {
         let alive = alive;
         let mut driver = driver;
@@ -165,7 +184,12 @@ impl Driver {
             self.control.set_limit(limit);
             observer.clone().settings(id, limit);
         }
-        if let Some(goaway) = self.control.meter.goaway().filter(|goaway| goaway.count != self.goaways) {
+        if let Some(goaway) = self
+            .control
+            .meter
+            .goaway()
+            .filter(|goaway| goaway.count != self.goaways)
+        {
             self.goaways = goaway.count;
             self.control.set_draining();
             if goaway.code == HTTP_1_1_REQUIRED {
@@ -175,7 +199,10 @@ impl Driver {
             let cause = Error::new(Kind::Goaway, format!("the server said GOAWAY {reason:?}"));
             observer.clone().goaway(id, cause.with_unprocessed(true));
         }
-        if self.probing.is_some_and(|seen| self.control.meter.frames_seen() != seen) {
+        if self
+            .probing
+            .is_some_and(|seen| self.control.meter.frames_seen() != seen)
+        {
             self.probing = None;
             self.control.probe_answered();
             observer.clone().alive(id);
@@ -222,7 +249,10 @@ impl Driver {
     fn why(&self, result: Result<(), h2::Error>) -> Error {
         let meter = &self.control.meter;
         if let Some(violation) = meter.violation() {
-            let error = Error::new(Kind::Protocol, "the server went over a bound and the session was ended");
+            let error = Error::new(
+                Kind::Protocol,
+                "the server went over a bound and the session was ended",
+            );
             return error.with_source(violation);
         }
         if let Some(fault) = self.control.fault.get() {

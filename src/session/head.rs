@@ -95,7 +95,11 @@ fn strip(headers: &mut HeaderMap) {
         headers.remove(name);
     }
     let trailers = headers.get_all(header::TE).iter().any(|value| {
-        value.to_str().is_ok_and(|value| value.split(',').any(|te| te.trim().eq_ignore_ascii_case("trailers")))
+        value.to_str().is_ok_and(|value| {
+            value
+                .split(',')
+                .any(|te| te.trim().eq_ignore_ascii_case("trailers"))
+        })
     });
     if headers.remove(header::TE).is_some() && trailers {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
@@ -114,7 +118,9 @@ fn hide(headers: &mut HeaderMap) {
 fn add_length(method: &Method, headers: &mut HeaderMap, size: Option<u64>) {
     let meaningful = matches!(*method, Method::POST | Method::PUT | Method::PATCH);
     if let Some(size) = size.filter(|size| *size > 0 || meaningful) {
-        headers.entry(header::CONTENT_LENGTH).or_insert_with(|| HeaderValue::from(size));
+        headers
+            .entry(header::CONTENT_LENGTH)
+            .or_insert_with(|| HeaderValue::from(size));
     }
 }
 
@@ -158,7 +164,10 @@ mod tests {
         let extended = Request::connect("https://a/chat").extension(Protocol::from_static("websocket"));
         let sent = head(extended, None);
         assert_eq!(sent.uri(), "https://a/chat");
-        assert_eq!(sent.extensions().get::<h2::ext::Protocol>().unwrap().as_str(), "websocket");
+        assert_eq!(
+            sent.extensions().get::<h2::ext::Protocol>().unwrap().as_str(),
+            "websocket"
+        );
     }
 
     #[test]
@@ -170,7 +179,12 @@ mod tests {
             .header("cookie", "b=2")
             .header("accept", "*/*");
         let sent = head(request, None);
-        assert!(sent.headers().get_all("cookie").iter().all(HeaderValue::is_sensitive));
+        assert!(
+            sent.headers()
+                .get_all("cookie")
+                .iter()
+                .all(HeaderValue::is_sensitive)
+        );
         assert!(sent.headers()["authorization"].is_sensitive());
         assert!(!sent.headers()["accept"].is_sensitive());
     }
@@ -178,8 +192,14 @@ mod tests {
     #[test]
     fn the_length_is_told_where_it_is_known_and_means_something() {
         // P32
-        assert_eq!(head(Request::post("https://a/"), Some(0)).headers()["content-length"], "0");
-        assert_eq!(head(Request::put("https://a/"), Some(7)).headers()["content-length"], "7");
+        assert_eq!(
+            head(Request::post("https://a/"), Some(0)).headers()["content-length"],
+            "0"
+        );
+        assert_eq!(
+            head(Request::put("https://a/"), Some(7)).headers()["content-length"],
+            "7"
+        );
         assert!(head(Request::get("https://a/"), Some(0)).headers().is_empty());
         assert!(head(Request::post("https://a/"), None).headers().is_empty());
     }

@@ -8,9 +8,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use http::Version;
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::error::Error;
 use crate::state::SessionId;
+use crate::stats::StreamTally;
 
 /// The origin that a session belongs to, as the session sees it. Calls for a session that is gone do nothing.
 pub(crate) trait Observer: Send + Sync + 'static {
@@ -43,16 +45,23 @@ pub(crate) struct Occupied {
     observer: Option<Arc<dyn Observer>>,
     id: SessionId,
     /// The permit of `limit_concurrency`, where that is on.
-    permit: Option<tokio::sync::OwnedSemaphorePermit>,
+    permit: Option<OwnedSemaphorePermit>,
+    _tally: StreamTally,
 }
 
 impl Occupied {
     pub(crate) fn new(
         observer: Arc<dyn Observer>,
         id: SessionId,
-        permit: Option<tokio::sync::OwnedSemaphorePermit>,
+        tally: StreamTally,
+        permit: Option<OwnedSemaphorePermit>,
     ) -> Self {
-        Self { observer: Some(observer), id, permit }
+        Self {
+            observer: Some(observer),
+            id,
+            permit,
+            _tally: tally,
+        }
     }
 
     /// Tells the origin something about the session.
@@ -81,7 +90,9 @@ impl Drop for Occupied {
 
 impl fmt::Debug for Occupied {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Occupied").field("id", &self.id).finish_non_exhaustive()
+        f.debug_struct("Occupied")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
     }
 }
 

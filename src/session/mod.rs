@@ -21,8 +21,8 @@ mod upload;
 
 pub use body::Body;
 pub(crate) use exchange::{Patience, send as send_h2};
-pub(crate) use h2::{H2, killed};
-pub(crate) use h2_driver::{Tuning, drive as drive_h2, handshake as handshake_h2};
+pub(crate) use h2::{Control as H2Control, H2, killed};
+pub(crate) use h2_driver::{Driver as H2Driver, Tuning, drive as drive_h2, handshake as handshake_h2};
 pub use head::Protocol;
 pub use link::ConnectionInfo;
 pub(crate) use outgoing::Outgoing;

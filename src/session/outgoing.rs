@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
-use http_body::{Body, Frame, SizeHint};
+use http_body::{Body, Frame};
 use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
 
@@ -45,7 +45,14 @@ impl Outgoing {
         let body = body.map_frame(|frame| frame.map_data(|mut data| data.copy_to_bytes(data.remaining())));
         let body = body.map_err(Into::into).boxed_unsync();
         let keep = (keep > 0).then_some(keep);
-        Some(Self { body, kept: VecDeque::new(), kept_bytes: 0, keep, next: 0, ended: false })
+        Some(Self {
+            body,
+            kept: VecDeque::new(),
+            kept_bytes: 0,
+            keep,
+            next: 0,
+            ended: false,
+        })
     }
 
     /// Starts again from the first frame. False where that is not possible.
@@ -70,7 +77,11 @@ impl Outgoing {
 
     /// The exact size, where it is known and nothing was sent yet.
     pub(crate) fn exact_size(&self) -> Option<u64> {
-        if self.kept.is_empty() { self.body.size_hint().exact() } else { None }
+        if self.kept.is_empty() {
+            self.body.size_hint().exact()
+        } else {
+            None
+        }
     }
 
     /// Whether all frames were handed out.
@@ -113,7 +124,10 @@ impl Outgoing {
     fn keep_frame(&mut self, frame: &Frame<Bytes>) {
         let size = match (frame.data_ref(), frame.trailers_ref()) {
             (Some(data), _) => data.len(),
-            (None, Some(trailers)) => trailers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum(),
+            (None, Some(trailers)) => trailers
+                .iter()
+                .map(|(name, value)| name.as_str().len() + value.len())
+                .sum(),
             (None, None) => 0,
         };
         match self.keep {
@@ -137,10 +151,7 @@ impl Body for Outgoing {
     type Data = Bytes;
     type Error = Error;
 
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         self.get_mut().poll_frame(cx)
     }
 
@@ -148,10 +159,10 @@ impl Body for Outgoing {
         Outgoing::is_end_stream(self)
     }
 
-    fn size_hint(&self) -> SizeHint {
+    fn size_hint(&self) -> http_body::SizeHint {
         match self.exact_size() {
-            Some(size) => SizeHint::with_exact(size),
-            None => SizeHint::default(),
+            Some(size) => http_body::SizeHint::with_exact(size),
+            None => http_body::SizeHint::default(),
         }
     }
 }
@@ -174,7 +185,10 @@ mod tests {
     }
 
     fn chunks(sizes: &[usize]) -> impl Body<Data = Bytes, Error = std::io::Error> + Send + 'static {
-        let frames: Vec<_> = sizes.iter().map(|size| Ok(Frame::data(Bytes::from(vec![7; *size])))).collect();
+        let frames: Vec<_> = sizes
+            .iter()
+            .map(|size| Ok(Frame::data(Bytes::from(vec![7; *size]))))
+            .collect();
         StreamBody::new(futures_util::stream::iter(frames))
     }
 

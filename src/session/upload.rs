@@ -37,7 +37,13 @@ pub(super) enum Cut {
 
 impl Upload {
     pub(super) fn new(stream: SendStream<Bytes>, write_timeout: Option<Duration>) -> Self {
-        Self { stream, chunk: Bytes::new(), trailers: None, write_timeout, stalled: None }
+        Self {
+            stream,
+            chunk: Bytes::new(),
+            trailers: None,
+            write_timeout,
+            stalled: None,
+        }
     }
 
     /// Sends as much as goes now.
@@ -116,9 +122,12 @@ impl Upload {
         let Some(timeout) = self.write_timeout.filter(|_| !self.chunk.is_empty()) else {
             return Poll::Pending;
         };
-        let sleep = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
+        let sleep = self
+            .stalled
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
         sleep.as_mut().poll(cx).map(|()| {
-            let message = "the server's window stayed shut for `write_timeout` while the request body was sent";
+            let message =
+                "the server's window stayed shut for `write_timeout` while the request body was sent";
             Err(Cut::Ours(Error::new(Kind::Timeout, message)))
         })
     }

@@ -20,7 +20,7 @@ impl<C: Clone> OriginState<C> {
         Some(self.grant(slot, false))
     }
 
-    /// A slot, or a place in the queue.
+    /// A slot, or a place in the queue. A soft caller may queue behind a full queue: that is what readiness is for.
     pub fn acquire(&mut self, caller: Caller, clock: impl FnOnce() -> Instant) -> Acquired {
         self.enter(caller, clock, false)
     }
@@ -29,13 +29,6 @@ impl<C: Clone> OriginState<C> {
     /// back. It goes before everybody who waits, and `max_waiters` does not stop it (P4, P29).
     pub fn acquire_first(&mut self, caller: Caller, clock: impl FnOnce() -> Instant) -> Acquired {
         self.enter(caller, clock, true)
-    }
-
-    /// Gives back the unused slot of a session that lost it, and asks for another at the front (P4).
-    pub fn exchange(&mut self, id: SessionId, caller: Caller, clock: impl FnOnce() -> Instant) -> Acquired {
-        let now = clock();
-        self.release(id, || now);
-        self.acquire_first(caller, || now)
     }
 
     /// What became of a waiter; anything but `Pending` and `Ready` ends it.
@@ -54,13 +47,14 @@ impl<C: Clone> OriginState<C> {
         }
     }
 
-    /// Notes that a waiter now runs elsewhere; only its own polls tell.
-    pub fn moved(&mut self, id: WaiterId, runtime: RuntimeId, now: Instant) {
-        let lost = match self.waiters.get_mut(id) {
+    /// Notes on which runtime a waiter is polled; one that was stranded can dial again.
+    pub fn moved(&mut self, id: WaiterId, runtime: RuntimeId, clock: impl FnOnce() -> Instant) {
+        let stranded = match self.waiters.get_mut(id) {
             Some(waiter) if waiter.runtime != Some(runtime) => waiter.runtime.replace(runtime).is_none(),
             _ => false,
         };
-        if lost {
+        if stranded {
+            let now = clock();
             let now = self.advance(now);
             self.replan(now);
         }
@@ -174,7 +168,7 @@ impl<C: Clone> OriginState<C> {
             self.waiters.push_back(&mut self.groups[group].soft, waiter.slot);
             return Acquired::Queued(waiter);
         }
-        if !first && self.is_saturated() {
+        if !first && !caller.soft && self.is_saturated() {
             self.tidy_group(group);
             return Acquired::Saturated;
         }

@@ -158,18 +158,16 @@ impl<C: Clone> OriginState<C> {
         }
     }
 
-    /// The connection is gone. Leases on it are stale from now on.
-    pub fn handle_closed(&mut self, id: SessionId, cause: C, now: Instant) {
-        let Some(slot) = self.session_slot(id) else {
-            return;
-        };
+    /// The connection is gone. Leases on it are stale from now on. Returns why it ended.
+    pub fn handle_closed(&mut self, id: SessionId, cause: C, now: Instant) -> Option<Reason> {
+        let slot = self.session_slot(id)?;
         let now = self.advance(now);
         let early = self.sessions[slot].phase == Phase::Active && !self.sessions[slot].served;
         let group = self.sessions[slot].group;
         if self.sessions[slot].phase == Phase::Active {
             self.drain(slot, Reason::Lost, now);
         }
-        self.sessions.remove(slot);
+        let session = self.sessions.remove(slot);
         self.groups[group].draining -= 1;
         if early {
             self.ended_early(group, &Failure::Dial(cause), now);
@@ -179,6 +177,7 @@ impl<C: Clone> OriginState<C> {
         }
         self.replan(now);
         self.tidy_group(group);
+        Some(session.reason.unwrap_or(Reason::Lost))
     }
 
     /// The session takes no more work.
@@ -271,6 +270,7 @@ impl<C: Clone> OriginState<C> {
             }
             Protocol::H2 => {
                 if std::mem::take(&mut self.plan.h1) {
+                    self.plan.h1_only_until = None;
                     self.plan.learned = None;
                     self.retire_protocol(Protocol::H1, now);
                 }

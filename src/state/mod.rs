@@ -209,6 +209,28 @@ impl<C: Clone> OriginState<C> {
             && self.permits_awaited == 0
     }
 
+    /// Whether this session is still there.
+    pub fn is_live(&self, id: SessionId) -> bool {
+        self.session_slot(id).is_some()
+    }
+
+    /// Whether this waiter is still there.
+    pub fn is_waiting(&self, id: WaiterId) -> bool {
+        self.waiters.get(id).is_some()
+    }
+
+    /// Whether nothing runs, waits or is being opened: at most idle sessions are here.
+    pub fn is_idle(&self) -> bool {
+        let idle = self.sessions.iter().all(|(_, session)| session.firm() == 0);
+        idle && self.dials.is_empty() && self.queued == 0 && self.permits_awaited == 0
+    }
+
+    /// Streams in use and callers waiting: the load that a balancer compares.
+    pub fn load(&self) -> usize {
+        let streams: u32 = self.sessions.iter().map(|(_, session)| session.firm()).sum();
+        (streams + self.waiting()) as usize
+    }
+
     /// Whether the origin is closed.
     pub fn is_closed(&self) -> bool {
         self.closed

@@ -39,6 +39,8 @@ pub struct DialOrder {
     pub id: DialId,
     /// Where it is to run.
     pub runtime: RuntimeId,
+    /// Offer only `http/1.1`.
+    pub h1_only: bool,
 }
 
 /// How a dial ended without a connection.
@@ -73,6 +75,8 @@ pub(super) struct Plan {
     pub(super) learned: Option<u32>,
     /// Its last session spoke HTTP/1.1.
     pub(super) h1: bool,
+    /// Until then it is known to speak nothing else (P25).
+    pub(super) h1_only_until: Option<Instant>,
     /// Dials failed, and sessions ended before they served, in a row.
     failures: u32,
     retry_at: Option<Instant>,
@@ -84,6 +88,7 @@ impl Plan {
         Self {
             learned: None,
             h1: false,
+            h1_only_until: None,
             failures: 0,
             retry_at: None,
             seed: seed | 1,
@@ -133,15 +138,27 @@ impl<C: Clone> OriginState<C> {
         Some(waiter)
     }
 
-    /// The origin is known, or no longer known, to speak only HTTP/1.1.
-    pub fn set_h1_only(&mut self, h1_only: bool, now: Instant) {
+    /// Until when the origin is known to speak only HTTP/1.1; `None`: it is not. Its h2 sessions take no more work,
+    /// and dials offer only `http/1.1` and go in parallel (P25, P26).
+    pub fn set_h1_only(&mut self, until: Option<Instant>, now: Instant) {
         let now = self.advance(now);
-        self.plan.h1 = h1_only;
-        self.plan.learned = h1_only.then_some(1);
-        if h1_only {
+        if until.is_none() && self.plan.h1_only_until.is_none() {
+            return;
+        }
+        self.plan.h1_only_until = until;
+        self.plan.h1 = until.is_some();
+        self.plan.learned = until.map(|_| 1);
+        if until.is_some() {
             self.retire_h2(now);
         }
         self.replan(now);
+    }
+
+    /// After the TTL the next dial offers h2 again, alone.
+    fn forget_h1_only(&mut self, now: Instant) {
+        if self.plan.h1_only_until.is_some_and(|until| until <= now) {
+            (self.plan.h1_only_until, self.plan.h1, self.plan.learned) = (None, false, None);
+        }
     }
 
     /// A dial ended without a session.
@@ -211,6 +228,7 @@ impl<C: Clone> OriginState<C> {
         if self.closed {
             return;
         }
+        self.forget_h1_only(now);
         if self.groups.len() == 1 {
             return self.replan_group(super::SHARED, now);
         }
@@ -299,6 +317,7 @@ impl<C: Clone> OriginState<C> {
     ) {
         let generation = self.next_generation();
         let lone = self.goes_alone();
+        let h1_only = self.plan.h1_only_until.is_some();
         let counts = &mut self.groups[group];
         if own.is_some() {
             counts.draining += 1;
@@ -317,7 +336,8 @@ impl<C: Clone> OriginState<C> {
         };
         let slot = super::slot_of(self.dials.insert(dial));
         let id = DialId { slot, generation };
-        self.actions.push_back(Action::Dial(DialOrder { id, runtime }));
+        self.actions
+            .push_back(Action::Dial(DialOrder { id, runtime, h1_only }));
     }
 
     /// The dial is over, however it ended.

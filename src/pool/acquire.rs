@@ -1,0 +1,257 @@
+//! Waiting for a slot as a request does: with a time limit, statistics, and the pool-wide permit.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Instant;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Sleep;
+
+use super::core::{closed, some};
+use super::entry::Entry;
+use super::lease::{Queue, Refusal, Slot};
+use super::runtime::Runtime;
+use super::shared::run;
+use crate::clock;
+use crate::error::{Error, Kind};
+use crate::origin::Key;
+use crate::state::{Caller, Failure};
+use crate::stats::{Left, Tally};
+
+/// A slot, with the permit of `limit_concurrency` where that is on.
+pub(crate) struct Held<O: Key> {
+    pub(super) slot: Slot<Entry<O>>,
+    pub(super) permit: Option<OwnedSemaphorePermit>,
+}
+
+/// How a slot is asked for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Want {
+    /// The request has no body.
+    pub(super) empty: bool,
+    /// The caller had its turn already.
+    pub(super) first: bool,
+}
+
+impl<O: Key> Entry<O> {
+    /// A slot on a session of this origin.
+    pub(super) async fn acquire(self: &Arc<Self>, want: Want) -> Result<Held<O>, Error> {
+        let slot = if want.first {
+            None
+        } else {
+            Slot::try_acquire(self, want.empty)
+        };
+        match slot {
+            Some(slot) if self.core.permits.is_none() => Ok(Held { slot, permit: None }),
+            Some(slot) => self.with_permit(slot, None).await,
+            None => {
+                let (queue, runtime) = self.queue(want)?;
+                self.wait(queue, &runtime).await
+            }
+        }
+    }
+
+    /// A session of its own, for a request that was misdirected on a shared one (P23).
+    pub(super) async fn acquire_own(self: &Arc<Self>) -> Option<Result<Held<O>, Error>> {
+        let (runtime, caller) = self.caller(true, false).ok()?;
+        let queue = Queue::own(self.clone(), caller)?;
+        Some(self.wait(queue, &runtime).await)
+    }
+
+    /// The runtime of the caller, and the caller as the state knows it.
+    pub(super) fn caller(self: &Arc<Self>, empty: bool, soft: bool) -> Result<(Arc<Runtime>, Caller), Error> {
+        let runtime = self
+            .core
+            .runtimes
+            .current(&self.core)
+            .map_err(|error| self.name(error))?;
+        let caller = Caller {
+            runtime: runtime.id(),
+            private: runtime.is_private(),
+            empty,
+            soft,
+        };
+        Ok((runtime, caller))
+    }
+
+    fn queue(self: &Arc<Self>, want: Want) -> Result<(Queue<Self>, Arc<Runtime>), Error> {
+        let (runtime, caller) = self.caller(want.empty, false)?;
+        let queue = if want.first { Queue::first } else { Queue::last };
+        Ok((queue(self.clone(), caller), runtime))
+    }
+
+    async fn wait(self: &Arc<Self>, queue: Queue<Self>, runtime: &Runtime) -> Result<Held<O>, Error> {
+        let mut queue = queue;
+        let mut sleep: Option<std::pin::Pin<Box<Sleep>>> = None;
+        let mut counted = None;
+        let result = poll_fn(|cx| {
+            if let Poll::Ready(outcome) = std::pin::Pin::new(&mut queue).poll(cx) {
+                return Poll::Ready(Ok(outcome));
+            }
+            if counted.is_none() {
+                counted = Some(Waiting::start(&self.tally));
+                self.arm_here(runtime);
+            }
+            let Some(timeout) = some(self.core.config.acquire_timeout) else {
+                return Poll::Pending;
+            };
+            let sleep = sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
+            sleep.as_mut().poll(cx).map(|()| Err(()))
+        })
+        .await;
+        drop(queue);
+        let result = match result {
+            Ok(Ok(slot)) => Ok(slot),
+            Ok(Err(refusal)) => Err(self.refused(refusal)),
+            Err(()) => Err(self.timed_out("a slot")),
+        };
+        if let Some(waiting) = counted {
+            waiting.end(&result);
+        }
+        let slot = result?;
+        if self.core.permits.is_none() {
+            return Ok(Held { slot, permit: None });
+        }
+        self.with_permit(slot, sleep).await
+    }
+
+    /// A waiter on a single-thread runtime keeps the origin's deadlines on its own timer: others may stand still.
+    fn arm_here(self: &Arc<Self>, runtime: &Runtime) {
+        if runtime.is_private() {
+            if let Some(at) = self.shared().read(|inner| inner.state.poll_timeout()) {
+                runtime.arm(at, self);
+            }
+        }
+    }
+
+    /// The pool-wide permit, for a caller that has its slot; first come first served among those (P15).
+    pub(super) async fn with_permit(
+        self: &Arc<Self>,
+        slot: Slot<Self>,
+        sleep: Option<std::pin::Pin<Box<Sleep>>>,
+    ) -> Result<Held<O>, Error> {
+        let Some(permits) = &self.core.permits else {
+            return Ok(Held { slot, permit: None });
+        };
+        if let Ok(permit) = permits.clone().try_acquire_owned() {
+            return Ok(Held {
+                slot,
+                permit: Some(permit),
+            });
+        }
+        let permit = self.wait_permit(permits.clone(), sleep).await?;
+        Ok(Held {
+            slot,
+            permit: Some(permit),
+        })
+    }
+
+    async fn wait_permit(
+        self: &Arc<Self>,
+        permits: Arc<Semaphore>,
+        sleep: Option<std::pin::Pin<Box<Sleep>>>,
+    ) -> Result<OwnedSemaphorePermit, Error> {
+        if !run(self, |inner| inner.state.await_permit()) {
+            return Err(self.refused(Refusal::Saturated));
+        }
+        let _awaited = PermitWait(self);
+        let waiting = Waiting::start(&self.tally);
+        let mut acquire = pin!(permits.acquire_owned());
+        let mut sleep = sleep.or_else(|| {
+            some(self.core.config.acquire_timeout).map(|timeout| Box::pin(tokio::time::sleep(timeout)))
+        });
+        let result = poll_fn(|cx| {
+            if let Poll::Ready(permit) = acquire.as_mut().poll(cx) {
+                return Poll::Ready(permit.map_err(|_| self.name(closed())));
+            }
+            match &mut sleep {
+                Some(sleep) => sleep
+                    .as_mut()
+                    .poll(cx)
+                    .map(|()| Err(self.timed_out("a permit of `limit_concurrency`"))),
+                None => Poll::Pending,
+            }
+        })
+        .await;
+        waiting.end(&result);
+        result
+    }
+
+    pub(super) fn timed_out(&self, what: &str) -> Error {
+        let timeout = self.core.config.acquire_timeout;
+        let message = format!("waited {timeout:?} (`acquire_timeout`) for {what}");
+        self.name(Error::new(Kind::Acquire, message))
+    }
+
+    pub(super) fn refused(&self, refusal: Refusal<Error>) -> Error {
+        let error = match refusal {
+            Refusal::Saturated => {
+                self.tally.saturated();
+                let max = self.core.config.max_waiters;
+                Error::new(
+                    Kind::Saturated,
+                    format!("{max} callers (`max_waiters`) wait for this origin already"),
+                )
+            }
+            Refusal::Closed | Refusal::Failed(Failure::Closed) => closed(),
+            Refusal::Failed(Failure::Dial(error)) => error,
+            Refusal::Failed(Failure::Useless(_)) => {
+                let message =
+                    "the server accepted connections but allowed no stream within `connect_timeout`";
+                Error::new(Kind::Connect, message).with_timeout()
+            }
+        };
+        self.name(error)
+    }
+}
+
+/// Counts a permit's waiter while it waits.
+struct PermitWait<'a, O: Key>(&'a Arc<Entry<O>>);
+
+impl<O: Key> Drop for PermitWait<'_, O> {
+    fn drop(&mut self) {
+        run(self.0, |inner| inner.state.permit_settled());
+    }
+}
+
+/// Counts a wait; dropped before its end, it was cancelled.
+pub(super) struct Waiting<'a> {
+    tally: &'a Tally,
+    since: Instant,
+    ended: bool,
+}
+
+impl<'a> Waiting<'a> {
+    pub(super) fn start(tally: &'a Tally) -> Self {
+        tally.waiter_queued();
+        Self {
+            tally,
+            since: clock::now(),
+            ended: false,
+        }
+    }
+
+    pub(super) fn end<T>(mut self, result: &Result<T, Error>) {
+        self.ended = true;
+        self.leave(match result {
+            Ok(_) => Left::Served,
+            Err(error) if error.kind() == Kind::Acquire => Left::TimedOut,
+            Err(_) => Left::Failed,
+        });
+    }
+
+    fn leave(&self, outcome: Left) {
+        self.tally
+            .waiter_left(outcome, clock::now().saturating_duration_since(self.since));
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.leave(Left::Cancelled);
+        }
+    }
+}

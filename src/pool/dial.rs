@@ -1,0 +1,227 @@
+//! Dials: opening a connection and running its session, in one task.
+//!
+//! A dial belongs to the pool (P8): no caller can abort it. It runs on the runtime that the state chose, that of a
+//! waiter that it is for. The [`Dial`] guard tells the state how it ended, whatever happens: an error, a timeout, a
+//! panicking connector, or a runtime that ended underneath.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use http::Version;
+
+use super::core::AliveGuard;
+use super::entry::{Entry, Session, Wire};
+use super::runtime::Mourner;
+use super::shared::run;
+use crate::clock;
+use crate::connect::{Connection, Offer};
+use crate::error::{Error, Kind};
+use crate::origin::Key;
+use crate::session::link::Address;
+#[cfg(any())]
+use crate::session::{drive_h1, handshake_h1};
+use crate::session::{drive_h2, handshake_h2};
+use crate::state::{DialEnd, DialOrder, Protocol, SessionId};
+
+/// Starts a dial on the runtime that is to run it.
+pub(super) fn start<O: Key>(entry: &Arc<Entry<O>>, order: DialOrder) {
+    let alive = entry.core.one_more();
+    let dial = Dial {
+        entry: entry.clone(),
+        order,
+        open: true,
+        _alive: alive,
+    };
+    match entry.core.runtimes.get(order.runtime) {
+        // A runtime that has ended drops the future, and the guard in it says so.
+        Some(runtime) => drop(runtime.handle().spawn(dial.run())),
+        None => drop(dial),
+    }
+}
+
+/// The right to dial, and the duty to say how it ended.
+struct Dial<O: Key> {
+    entry: Arc<Entry<O>>,
+    order: DialOrder,
+    open: bool,
+    _alive: AliveGuard<O>,
+}
+
+impl<O: Key> Dial<O> {
+    async fn run(mut self) {
+        let core = self.entry.core.clone();
+        let timeout = core.config.connect_timeout;
+        let entry = self.entry.clone();
+        let opened = match tokio::time::timeout(timeout, open(&entry, self.order)).await {
+            Ok(opened) => opened,
+            Err(elapsed) => {
+                let message = "no connection could be opened within `connect_timeout`";
+                Err(Error::new(Kind::Connect, message)
+                    .with_timeout()
+                    .with_source(elapsed))
+            }
+        };
+        match opened {
+            Ok(Opened::H2(session, driver)) => {
+                core.h1_only.lock().clear(&entry.key);
+                if let Some(id) = self.install(Protocol::H2, Wire::H2(session), false) {
+                    drive_h2(driver, entry, id).await;
+                }
+            }
+            #[cfg(any())]
+            Ok(Opened::H1(session, driver, authenticated)) => {
+                if let Some(id) = self.install(Protocol::H1, Wire::H1(session), authenticated) {
+                    drive_h1(driver, entry, id).await;
+                }
+            }
+            Err(error) => self.fail(error),
+        }
+    }
+
+    /// The session is there: it takes work from now on.
+    fn install(&mut self, protocol: Protocol, wire: Wire, h1_only: bool) -> Option<SessionId> {
+        self.open = false;
+        let entry = &self.entry;
+        let now = clock::now();
+        let until = if h1_only {
+            entry.core.h1_only.lock().mark(&entry.key, now)
+        } else {
+            None
+        };
+        let tally = Arc::new(entry.tally.session_opened(protocol.into()));
+        let session = Session {
+            wire,
+            tally,
+            opened_at: now,
+        };
+        tracing::debug!(origin = %entry.key.origin(), session = session.address().session, ?protocol, "session opened");
+        let (order, handle) = (self.order, session.clone());
+        let id = run(entry, |inner| {
+            let id = inner.state.handle_dialed(order.id, protocol, now)?;
+            if until.is_some() {
+                inner.state.set_h1_only(until, now);
+            }
+            let before = inner.set_handle(id, handle);
+            debug_assert!(before.is_none(), "the slot of a session was free");
+            Some(id)
+        });
+        if id.is_none() {
+            session
+                .tally
+                .closed(crate::stats::CloseReason::Closed, std::time::Duration::ZERO);
+        }
+        id
+    }
+
+    fn fail(&mut self, error: Error) {
+        self.open = false;
+        let error = self.entry.name(error);
+        let now = clock::now();
+        tracing::debug!(origin = %self.entry.key.origin(), error = %error, kind = error.kind_name(), "dial failed");
+        let end = if error.is_h1_only() {
+            DialEnd::H1Only(error)
+        } else {
+            DialEnd::Failed(error)
+        };
+        if let DialEnd::Failed(error) = &end {
+            self.entry.tally.dial_failed(error);
+        }
+        let id = self.order.id;
+        run(&self.entry, |inner| inner.state.handle_dial_ended(id, end, now));
+    }
+}
+
+impl<O: Key> Drop for Dial<O> {
+    fn drop(&mut self) {
+        if !self.open {
+            return;
+        }
+        if std::thread::panicking() {
+            return self.fail(Error::new(Kind::Connect, "the connector panicked"));
+        }
+        let (entry, order, now) = (&self.entry, self.order, clock::now());
+        entry.core.clone().runtime_ended(order.runtime);
+        run(entry, |inner| {
+            inner.state.handle_runtime_ended(order.runtime, now);
+            inner.state.handle_dial_ended(order.id, DialEnd::Aborted, now);
+        });
+    }
+}
+
+enum Opened {
+    H2(Arc<crate::session::H2>, crate::session::H2Driver),
+    #[cfg(any())]
+    H1(Arc<crate::session::H1>, crate::session::H1Driver, bool),
+}
+
+/// Connects, and shakes hands in the protocol that was agreed on.
+async fn open<O: Key>(entry: &Entry<O>, order: DialOrder) -> Result<Opened, Error> {
+    let core = &entry.core;
+    let offer = if order.h1_only {
+        entry.tally.h1_only_hit();
+        Offer::H1
+    } else {
+        Offer::Any
+    };
+    let connection = core.connector.connect(&entry.key, offer).await?;
+    let address = address(&connection);
+    if connection.version == Version::HTTP_2 {
+        let (session, driver) = handshake_h2(connection, &core.tuning, address).await?;
+        return Ok(Opened::H2(session, driver));
+    }
+    open_h1(entry, connection, address).await
+}
+
+#[cfg(any())]
+async fn open_h1<O: Key>(
+    entry: &Entry<O>,
+    connection: Connection,
+    address: Arc<Address>,
+) -> Result<Opened, Error> {
+    if entry.core.fallback.is_some() {
+        return Err(h1_elsewhere(entry, &connection));
+    }
+    let authenticated = connection.authenticated;
+    let (session, driver) = handshake_h1(connection, &entry.core.tuning, address).await?;
+    Ok(Opened::H1(session, driver, authenticated))
+}
+
+#[cfg(not(any()))]
+async fn open_h1<O: Key>(
+    entry: &Entry<O>,
+    connection: Connection,
+    _address: Arc<Address>,
+) -> Result<Opened, Error> {
+    Err(h1_elsewhere(entry, &connection))
+}
+
+/// HTTP/1.1 is the fallback's business, or nobody's.
+fn h1_elsewhere<O: Key>(entry: &Entry<O>, connection: &Connection) -> Error {
+    if connection.authenticated {
+        entry.core.mark_h1_only(&entry.key, clock::now());
+    }
+    h1_only()
+}
+
+/// The error of an origin that speaks only HTTP/1.1, where that cannot be spoken.
+pub(super) fn h1_only() -> Error {
+    Error::new(
+        Kind::H1Only,
+        "the origin speaks only HTTP/1.1: enable the feature `http1`, or give the builder a `fallback` service",
+    )
+}
+
+fn address(connection: &Connection) -> Arc<Address> {
+    static SESSIONS: AtomicU64 = AtomicU64::new(1);
+    let version = if connection.version == Version::HTTP_2 {
+        Version::HTTP_2
+    } else {
+        Version::HTTP_11
+    };
+    Arc::new(Address {
+        session: SESSIONS.fetch_add(1, Ordering::Relaxed),
+        version,
+        peer: connection.peer_addr,
+        local: connection.local_addr,
+    })
+}

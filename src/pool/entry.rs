@@ -1,0 +1,261 @@
+//! One origin of a pool: what surrounds its state ([`Env`]), and what its sessions report to ([`Observer`]).
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use super::core::Core;
+use super::dial;
+use super::runtime::Timed;
+use super::shared::{Env, Handle, Shared, disarm, run, timeout};
+use crate::clock;
+use crate::error::{Error, Kind};
+use crate::origin::Key;
+#[cfg(any())]
+use crate::session::H1;
+use crate::session::link::{Address, Observer};
+use crate::session::{H2, H2Control, killed};
+use crate::state::{DialOrder, OriginState, Reason, SessionId};
+use crate::stats::{CloseReason, SessionTally, Tally};
+
+/// An origin with its pool.
+pub(crate) struct Entry<O: Key> {
+    pub(super) key: O,
+    pub(super) core: Arc<Core<O>>,
+    pub(super) tally: Tally,
+    shared: Shared<Session, Error>,
+    touched: AtomicBool,
+}
+
+/// The handle of a session of either kind.
+#[derive(Clone)]
+pub(crate) struct Session {
+    pub(super) wire: Wire,
+    pub(super) tally: Arc<SessionTally>,
+    pub(super) opened_at: Instant,
+}
+
+/// What it speaks.
+#[derive(Clone)]
+pub(crate) enum Wire {
+    H2(Arc<H2>),
+    /// Told to close: nothing is sent on it any more.
+    H2Ending(Arc<H2Control>),
+    #[cfg(any())]
+    H1(Arc<H1>),
+}
+
+impl Session {
+    pub(super) fn address(&self) -> &Arc<Address> {
+        match &self.wire {
+            Wire::H2(session) => session.control().address(),
+            Wire::H2Ending(control) => control.address(),
+            #[cfg(any())]
+            Wire::H1(session) => session.control().address(),
+        }
+    }
+
+    fn ended(&self, reason: CloseReason) {
+        self.tally
+            .closed(reason, clock::now().saturating_duration_since(self.opened_at));
+    }
+}
+
+impl Handle for Session {
+    fn remnant(&self) -> Self {
+        let wire = match &self.wire {
+            Wire::H2(session) => Wire::H2Ending(session.control().clone()),
+            other => other.clone(),
+        };
+        Self { wire, ..self.clone() }
+    }
+
+    fn close(&self, reason: Reason) {
+        self.ended(reason.into());
+        match &self.wire {
+            Wire::H2(session) => session.control().close(),
+            Wire::H2Ending(control) => control.close(),
+            #[cfg(any())]
+            Wire::H1(session) => session.control().close(),
+        }
+    }
+
+    fn kill(&self, reason: Reason) {
+        self.ended(reason.into());
+        match &self.wire {
+            Wire::H2(session) => session.control().kill(killed(reason)),
+            Wire::H2Ending(control) => control.kill(killed(reason)),
+            #[cfg(any())]
+            Wire::H1(session) => session.control().kill(killed(reason)),
+        }
+    }
+
+    fn probe(&self) {
+        self.tally.tally().probed();
+        if let Wire::H2(session) = &self.wire {
+            session.control().probe();
+        }
+    }
+}
+
+impl<O: Key> Entry<O> {
+    pub(super) fn new(core: Arc<Core<O>>, key: O) -> Arc<Self> {
+        let now = clock::now();
+        let mut state = OriginState::new(core.limits.clone(), now, core.random_bits());
+        let h1_only = core.h1_only.lock().get(&key, now);
+        state.set_h1_only(h1_only, now);
+        let tally = Tally::new(&core.counters, key.origin());
+        Arc::new(Self {
+            key,
+            core,
+            tally,
+            shared: Shared::new(state),
+            touched: AtomicBool::new(true),
+        })
+    }
+
+    /// It was looked up.
+    pub(super) fn touch(&self) {
+        if !self.touched.load(Ordering::Relaxed) {
+            self.touched.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether it was looked up since the last call.
+    pub(super) fn was_touched(&self) -> bool {
+        self.touched.swap(false, Ordering::Relaxed)
+    }
+
+    /// Whether it has neither streams nor waiters nor dials: forgetting it loses nothing but idle sessions.
+    pub(super) fn is_idle(&self) -> bool {
+        self.shared.read(|inner| inner.state.is_idle())
+    }
+
+    /// Refuses new work; running streams may go on for `grace`.
+    pub(super) fn close(self: &Arc<Self>, grace: Option<Duration>) {
+        let now = clock::now();
+        let deadline = grace.and_then(|grace| now.checked_add(grace));
+        run(self, |inner| inner.state.close(now, deadline));
+    }
+
+    /// Looks at the state and the handles without changing anything.
+    pub(super) fn shared(&self) -> &Shared<Session, Error> {
+        &self.shared
+    }
+
+    /// Names the origin in an error.
+    pub(super) fn name(&self, error: Error) -> Error {
+        error.with_origin(self.key.origin())
+    }
+}
+
+impl<O: Key> Env for Entry<O> {
+    type Handle = Session;
+    type Cause = Error;
+
+    fn shared(&self) -> &Shared<Session, Error> {
+        &self.shared
+    }
+
+    fn now(&self) -> Instant {
+        clock::now()
+    }
+
+    fn dial(this: &Arc<Self>, order: DialOrder) {
+        dial::start(this, order);
+    }
+
+    fn arm(this: &Arc<Self>, at: Instant) {
+        let runtimes = &this.core.runtimes;
+        if let Some(runtime) = runtimes.known().or_else(|| runtimes.any()) {
+            runtime.arm(at, this);
+        }
+    }
+}
+
+impl<O: Key> Timed for Entry<O> {
+    fn fire(self: Arc<Self>) {
+        timeout(&self);
+    }
+
+    fn lost(self: Arc<Self>) {
+        disarm(&self);
+    }
+}
+
+impl<O: Key> Observer for Entry<O> {
+    fn settings(self: Arc<Self>, id: SessionId, limit: u32) {
+        let now = clock::now();
+        run(&self, |inner| inner.state.handle_settings(id, limit, now));
+    }
+
+    fn answered(self: Arc<Self>, id: SessionId) {
+        let now = clock::now();
+        run(&self, |inner| inner.state.handle_answered(id, now));
+    }
+
+    fn refused(self: Arc<Self>, id: SessionId) {
+        let now = clock::now();
+        self.tally.stream_refused();
+        run(&self, |inner| inner.state.handle_refused(id, now));
+    }
+
+    fn needs_h1(self: Arc<Self>, _: SessionId) {
+        self.core.mark_h1_only(&self.key, clock::now());
+    }
+
+    fn goaway(self: Arc<Self>, id: SessionId, cause: Error) {
+        let (now, cause) = (clock::now(), self.name(cause));
+        run(&self, |inner| inner.state.handle_goaway(id, cause, now));
+    }
+
+    fn alive(self: Arc<Self>, id: SessionId) {
+        let now = clock::now();
+        run(&self, |inner| inner.state.handle_sign_of_life(id, now));
+    }
+
+    fn stalled(self: Arc<Self>, id: SessionId, stalled: bool) {
+        let now = clock::now();
+        run(&self, |inner| inner.state.handle_stalled(id, stalled, now));
+    }
+
+    fn worn(self: Arc<Self>, id: SessionId) {
+        let now = clock::now();
+        run(&self, |inner| inner.state.handle_worn(id, now));
+    }
+
+    fn closed(self: Arc<Self>, id: SessionId, cause: Error) {
+        let (now, cause) = (clock::now(), self.name(cause));
+        let protocol_broken = cause.kind() == Kind::Protocol;
+        let (ended, session) = run(&self, |inner| {
+            let session = inner.take_handle(id);
+            (inner.state.handle_closed(id, cause.clone(), now), session)
+        });
+        tracing::debug!(origin = %self.key.origin(), error = %cause, kind = cause.kind_name(), "session ended");
+        if let (Some(reason), Some(session)) = (ended, session) {
+            session.ended(if protocol_broken {
+                CloseReason::Protocol
+            } else {
+                reason.into()
+            });
+        }
+    }
+
+    fn release(self: Arc<Self>, id: SessionId) {
+        run(&self, |inner| inner.state.release(id, clock::now));
+    }
+
+    fn park(self: Arc<Self>, id: SessionId) {
+        let now = clock::now();
+        run(&self, |inner| inner.state.park(id, now));
+    }
+}
+
+impl<O: Key> fmt::Debug for Entry<O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Entry")
+            .field("origin", self.key.origin())
+            .finish_non_exhaustive()
+    }
+}

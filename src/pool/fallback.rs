@@ -1,0 +1,94 @@
+//! The caller's own service for origins that speak only HTTP/1.1 (P27).
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::{Request, Response};
+use http_body::{Frame, SizeHint};
+use tower::ServiceExt;
+use tower_service::Service;
+
+use crate::error::{BoxError, Error, Kind};
+use crate::session::{Body, Outgoing};
+
+/// A fallback service whose type is forgotten.
+#[derive(Clone)]
+pub(crate) struct Fallback(Arc<dyn Fn(Request<RequestBody>) -> Answer + Send + Sync>);
+
+type Answer = BoxFuture<'static, Result<Response<Body>, Error>>;
+
+impl Fallback {
+    pub(crate) fn new<S, B>(service: S) -> Self
+    where
+        S: Service<Request<RequestBody>, Response = Response<B>> + Clone + Send + Sync + 'static,
+        S::Error: Into<BoxError>,
+        S::Future: Send,
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        Self(Arc::new(move |request| {
+            let service = service.clone();
+            Box::pin(async move {
+                let response = service.oneshot(request).await.map_err(|error| {
+                    let error: BoxError = error.into();
+                    match error.downcast::<Error>() {
+                        Ok(ours) => *ours,
+                        Err(error) => Error::new(Kind::Io, "the fallback service failed").with_source(error),
+                    }
+                })?;
+                Ok(response.map(Body::other))
+            })
+        }))
+    }
+
+    pub(super) fn call(&self, request: Request<RequestBody>) -> Answer {
+        (self.0)(request)
+    }
+}
+
+impl fmt::Debug for Fallback {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Fallback")
+    }
+}
+
+/// The body of a request on its way to a [`fallback`](crate::Builder::fallback) service.
+pub struct RequestBody(pub(super) Option<Outgoing>);
+
+impl http_body::Body for RequestBody {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        match &mut self.0 {
+            Some(body) => body.poll_frame(cx),
+            None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.as_ref().is_none_or(Outgoing::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            Some(body) => body
+                .exact_size()
+                .map_or_else(SizeHint::default, SizeHint::with_exact),
+            None => SizeHint::with_exact(0),
+        }
+    }
+}
+
+impl fmt::Debug for RequestBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RequestBody").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,294 @@
+//! The async shell: [`H2Pool`] and what it is made of.
+//!
+//! It decides nothing: every decision is `crate::state`'s, made under the one mutex of an origin (`shared.rs`). The
+//! shell dials (`dial.rs`), keeps runtimes and timers (`runtime.rs`), finds origins (`registry.rs`), waits for slots
+//! (`lease.rs`, `acquire.rs`) and sends requests (`request.rs`).
+
+mod acquire;
+mod core;
+mod dial;
+mod entry;
+mod fallback;
+mod handle;
+#[allow(unreachable_pub, reason = "the model checker sees it from outside")]
+mod lease;
+mod origin_pool;
+mod registry;
+mod request;
+mod runtime;
+mod service;
+#[allow(unreachable_pub, reason = "the model checker sees it from outside")]
+mod shared;
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Buf;
+use http::{Request, Response};
+
+use self::acquire::{Held, Want};
+use self::core::Core;
+use self::handle::Lifeline;
+use self::request::Exchange;
+use self::shared::run;
+use crate::builder::Builder;
+use crate::clock;
+use crate::config::PoolConfig;
+use crate::connect::ErasedConnect;
+use crate::error::{BoxError, Error};
+use crate::origin::{Key, Origin};
+use crate::session::{Body, Outgoing};
+use crate::state::Phase;
+use crate::stats::{SessionInfo, Stats};
+
+pub(crate) use self::fallback::Fallback;
+pub use self::fallback::RequestBody;
+pub use self::origin_pool::OriginPool;
+pub use self::service::ResponseFuture;
+
+/// A pool of HTTP/2 sessions, with HTTP/1.1 where an origin speaks nothing else.
+///
+/// A handle: clones share the sessions. It is a [`tower::Service`](tower_service::Service) of requests with any body,
+/// is safe in a `static` and on several tokio runtimes at once, and starts nothing before its first request. When the
+/// last handle goes, idle sessions end at once and the others with their last stream.
+///
+/// ```no_run
+/// use http_body_util::{BodyExt, Empty};
+///
+/// # async fn get() -> Result<(), Box<dyn std::error::Error>> {
+/// let pool = h2pool::H2Pool::builder().max_sessions(8).build()?;
+/// let request = http::Request::get("https://example.com/").body(Empty::<bytes::Bytes>::new())?;
+/// let response = pool.request(request).await?;
+/// let body = response.into_body().collect().await?.to_bytes();
+/// # Ok(())
+/// # }
+/// ```
+pub struct H2Pool<O: Key = Origin> {
+    lifeline: Arc<Lifeline<O>>,
+}
+
+impl H2Pool<Origin> {
+    /// Builds a pool whose sessions are shared by origin. For another key: `Builder::<MyKey>::new()`.
+    pub fn builder() -> Builder<Origin> {
+        Builder::new()
+    }
+
+    /// A pool with all defaults: TCP with TLS verified by the platform.
+    ///
+    /// # Errors
+    /// `is_config()` when the crate was built without the features `tcp` and `tls`, since it then has no connector.
+    pub fn new() -> Result<Self, Error> {
+        Self::builder().build()
+    }
+}
+
+impl<O: Key> H2Pool<O> {
+    pub(crate) fn assemble(
+        config: PoolConfig,
+        connector: Arc<dyn ErasedConnect<O>>,
+        fallback: Option<Fallback>,
+    ) -> Self {
+        Self {
+            lifeline: Lifeline::new(Core::new(config, connector, fallback)),
+        }
+    }
+
+    fn core(&self) -> &Arc<Core<O>> {
+        self.lifeline.core()
+    }
+
+    /// A service for one origin, with readiness that holds a slot.
+    #[must_use]
+    pub fn origin(&self, key: O) -> OriginPool<O> {
+        OriginPool::new(self.lifeline.clone(), key)
+    }
+
+    /// The right to open one stream, for those who write their own client.
+    ///
+    /// # Errors
+    /// `is_saturated()` when `max_waiters` callers wait already, `is_timeout()` after `acquire_timeout`,
+    /// `is_connect()` when the dial that the caller depended on failed, `is_closed()`.
+    ///
+    /// # Cancel safety
+    /// Dropped, the wait leaves the queue at once; a slot on its way goes to the next caller.
+    pub async fn acquire(&self, key: &O) -> Result<Lease<O>, Error> {
+        let entry = self.lifeline.entry(key)?;
+        let held = entry
+            .acquire(Want {
+                empty: true,
+                first: false,
+            })
+            .await?;
+        Ok(Lease {
+            held,
+            _lifeline: self.lifeline.clone(),
+        })
+    }
+
+    /// Opens sessions ahead of need: at least `count`, within `max_sessions`. Returns at once; the dials run in the
+    /// background.
+    ///
+    /// # Errors
+    /// `is_closed()`, and `is_config()` outside a tokio runtime. A dial that fails is no error: a request that needs
+    /// it will tell.
+    pub fn warm(&self, key: &O, count: usize) -> Result<(), Error> {
+        let entry = self.lifeline.entry(key)?;
+        let (_, caller) = entry.caller(true, false)?;
+        let (count, now) = (u32::try_from(count).unwrap_or(u32::MAX), clock::now());
+        run(&entry, |inner| inner.state.warm(caller, count, now));
+        Ok(())
+    }
+
+    /// Whether the origin is remembered to speak only HTTP/1.1.
+    #[must_use]
+    pub fn is_h1_only(&self, key: &O) -> bool {
+        self.core().h1_only.lock().get(key, clock::now()).is_some()
+    }
+
+    /// Remembers that the origin speaks only HTTP/1.1, for `h1_only_ttl` from now.
+    pub fn mark_h1_only(&self, key: &O) {
+        self.core().mark_h1_only(key, clock::now());
+    }
+
+    /// Forgets it: the next dial offers h2 again. Returns whether it was remembered.
+    pub fn clear_h1_only(&self, key: &O) -> bool {
+        self.core().clear_h1_only(key)
+    }
+
+    /// What the pool holds and has done, read from memory.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let core = self.core();
+        let mut stats = core.counters.snapshot();
+        for entry in core.origins.all() {
+            entry.shared().read(|inner| {
+                stats.sessions_dialing += inner.state.dialing();
+                stats.waiters += inner.state.waiting() as usize;
+                for session in inner.state.snapshot() {
+                    stats.streams += session.in_use as usize;
+                    match session.phase {
+                        Phase::Active => stats.sessions_active += 1,
+                        Phase::Draining => stats.sessions_draining += 1,
+                    }
+                }
+            });
+            stats.origins += 1;
+        }
+        stats.origins_h1_only = core.h1_only.lock().len();
+        stats
+    }
+
+    /// The sessions as they are now, read from memory.
+    #[must_use]
+    pub fn sessions(&self) -> Vec<SessionInfo> {
+        let now = clock::now();
+        let mut all = Vec::new();
+        for entry in self.core().origins.all() {
+            let origin = entry.key.origin().to_string();
+            entry.shared().read(|inner| {
+                for session in inner.state.snapshot() {
+                    let address = inner.handle(session.id).map(|handle| handle.address().clone());
+                    all.push(SessionInfo {
+                        id: address.as_ref().map_or(0, |address| address.session),
+                        origin: origin.clone(),
+                        protocol: Some(session.protocol.into()),
+                        state: session.phase.into(),
+                        streams: session.in_use as usize,
+                        limit: session.limit as usize,
+                        streams_served: session.streams,
+                        age: now.saturating_duration_since(session.opened_at),
+                        idle: session
+                            .idle_since
+                            .map(|since| now.saturating_duration_since(since)),
+                        peer_addr: address.and_then(|address| address.peer),
+                    });
+                }
+            });
+        }
+        all
+    }
+
+    /// Closes the pool: new work is refused and waiters fail, both with `is_closed()`; running streams may finish
+    /// within `drain_timeout`, then they are ended. Twice is harmless.
+    pub fn close(&self) {
+        self.lifeline.close();
+    }
+
+    /// Whether the pool was closed.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.lifeline.is_closed()
+    }
+
+    /// Resolves once a closed pool has no session and no dial left; never, while it is open.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn closed(&self) {
+        self.core().wait_ended().await;
+    }
+}
+
+impl<O: Key> Clone for H2Pool<O> {
+    fn clone(&self) -> Self {
+        Self {
+            lifeline: self.lifeline.clone(),
+        }
+    }
+}
+
+impl<O: Key> fmt::Debug for H2Pool<O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("H2Pool")
+            .field("closed", &self.is_closed())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The right to open exactly one stream on one session. Dropped unused, it gives its slot to the next caller.
+///
+/// ```
+/// use http_body_util::Empty;
+///
+/// # async fn send(pool: h2pool::H2Pool) -> Result<(), Box<dyn std::error::Error>> {
+/// let lease = pool.acquire(&"https://example.com".parse()?).await?;
+/// let request = http::Request::get("https://example.com/").body(Empty::<bytes::Bytes>::new())?;
+/// let response = lease.send(request).await?;
+/// # Ok(())
+/// # }
+/// ```
+pub struct Lease<O: Key = Origin> {
+    held: Held<O>,
+    _lifeline: Arc<Lifeline<O>>,
+}
+
+impl<O: Key> Lease<O> {
+    /// Sends a request on the leased session. A session that was lost in the meantime is exchanged for another, at the
+    /// front of the queue; replays are the same as of [`H2Pool::request`].
+    ///
+    /// # Errors
+    /// The same as of [`H2Pool::request`].
+    ///
+    /// # Cancel safety
+    /// Dropped, the stream is reset.
+    pub async fn send<B>(self, request: Request<B>) -> Result<Response<Body>, Error>
+    where
+        B: http_body::Body + Send + 'static,
+        B::Data: Buf + Send,
+        B::Error: Into<BoxError>,
+    {
+        let entry = self.held.slot.env().clone();
+        let (mut parts, body) = request.into_parts();
+        service::complete(&mut parts, entry.key.origin())?;
+        let body = Outgoing::new(body, entry.core.config.replay_buffer);
+        Exchange { entry, parts, body }.run(Some(self.held), true).await
+    }
+}
+
+impl<O: Key> fmt::Debug for Lease<O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lease")
+            .field("origin", self.held.slot.env().key.origin())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,165 @@
+//! A request from its first attempt to its response: slots exchanged, replays, HTTP/1.1, fallback.
+//!
+//! ```text
+//!            ┌──────────── not sent: another slot, at the front (P4) ───────────┐
+//!            ▼                                                                  │
+//!   acquire ─┴─▶ send ──▶ response                                              │
+//!            ▲      ├───▶ not sent ─────────────────────────────────────────────┘
+//!            │      ├───▶ unprocessed: rewind the body, at most `max_replays` (P21) ──┐
+//!            └──────┼─────────────────────────────────────────────────────────────────┘
+//!                   ├───▶ HTTP/1.1 required: the origin is marked, then the same (P26), or the fallback (P27)
+//!                   └───▶ failed
+//! ```
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::request::Parts;
+use http::{Request, Response, StatusCode};
+
+use super::acquire::{Held, Want};
+use super::dial::h1_only;
+use super::entry::{Entry, Wire};
+use super::fallback::RequestBody;
+use crate::clock;
+use crate::error::Error;
+use crate::origin::Key;
+use crate::session::link::{Failure, Occupied};
+use crate::session::{Body, Outgoing, send_h2};
+
+/// The pause before the second replay; doubled from one to the next, jittered between half and the whole.
+const REPLAY_PAUSE: Duration = Duration::from_millis(50);
+
+/// A request on its way.
+pub(super) struct Exchange<O: Key> {
+    pub(super) entry: Arc<Entry<O>>,
+    pub(super) parts: Parts,
+    pub(super) body: Option<Outgoing>,
+}
+
+impl<O: Key> Exchange<O> {
+    /// Sends the request, on `held` if the caller has a slot already.
+    pub(super) async fn run(mut self, held: Option<Held<O>>, first: bool) -> Result<Response<Body>, Error> {
+        if held.is_none() && self.goes_elsewhere() {
+            return self.fall_back().await;
+        }
+        let mut next = held;
+        let mut want = Want {
+            empty: self.body.is_none(),
+            first,
+        };
+        let mut replays = 0;
+        let mut misdirected = false;
+        loop {
+            let held = match next.take() {
+                Some(held) => held,
+                None => match self.entry.acquire(want).await {
+                    Err(error) if error.is_h1_only() && self.entry.core.fallback.is_some() => {
+                        return self.fall_back().await;
+                    }
+                    acquired => acquired?,
+                },
+            };
+            want.first = true;
+            let failure = match self.send(held).await {
+                Ok(response) if response.status() == StatusCode::MISDIRECTED_REQUEST && !misdirected => {
+                    misdirected = true;
+                    match self.own_session().await {
+                        Some(own) => {
+                            next = Some(own);
+                            continue;
+                        }
+                        None => return Ok(response),
+                    }
+                }
+                Ok(response) => return Ok(response),
+                Err(failure) => failure,
+            };
+            match failure {
+                Failure::NotSent(_) => {}
+                Failure::Unprocessed { error, early } => self.replay(error, early, &mut replays).await?,
+                Failure::NeedsH1(error) => {
+                    self.entry.core.mark_h1_only(&self.entry.key, clock::now());
+                    self.replay(error, false, &mut replays).await?;
+                    if self.entry.core.fallback.is_some() {
+                        return self.fall_back().await;
+                    }
+                }
+                Failure::Failed(error) => return Err(self.entry.name(error)),
+            }
+        }
+    }
+
+    async fn send(&mut self, held: Held<O>) -> Result<Response<Body>, Failure> {
+        let (entry, id, session) = held.slot.into_parts();
+        let slot = Occupied::new(entry, id, session.tally.stream_started(), held.permit);
+        let patience = self.entry.core.patience;
+        match session.wire {
+            Wire::H2(session) => send_h2(session, slot, &self.parts, &mut self.body, patience).await,
+            Wire::H2Ending(_) => {
+                let ending = Error::new(crate::error::Kind::Goaway, "the session is ending");
+                Err(Failure::NotSent(ending.with_unprocessed(true)))
+            }
+            #[cfg(any())]
+            Wire::H1(session) => {
+                crate::session::send_h1(session, slot, &self.parts, &mut self.body, patience).await
+            }
+        }
+    }
+
+    /// Makes the request ready to be sent again, or says why it cannot be.
+    async fn replay(&mut self, error: Error, early: bool, replays: &mut usize) -> Result<(), Error> {
+        let error = self.entry.name(error);
+        if !self.rewind() {
+            tracing::debug!(error = %error, "not replayed: the body was consumed");
+            return Err(error);
+        }
+        // Streams sent before SETTINGS and refused are the price of not waiting for them; nobody's fault.
+        if early {
+            return Ok(());
+        }
+        if *replays >= self.entry.core.config.max_replays {
+            return Err(error);
+        }
+        *replays += 1;
+        self.entry.tally.replayed();
+        tracing::debug!(origin = %self.entry.key.origin(), replay = *replays, error = %error, "replaying");
+        if *replays >= 2 {
+            let doublings = u32::try_from(*replays - 2).unwrap_or(u32::MAX).min(6);
+            let jitter = 0.5 + 0.5 * self.entry.core.random();
+            tokio::time::sleep((REPLAY_PAUSE * (1 << doublings)).mul_f64(jitter)).await;
+        }
+        Ok(())
+    }
+
+    fn rewind(&mut self) -> bool {
+        self.body.as_mut().is_none_or(Outgoing::rewind)
+    }
+
+    /// For a misdirected request whose body can be sent again: a session that nobody else uses (P23).
+    async fn own_session(&mut self) -> Option<Held<O>> {
+        if !self.rewind() {
+            return None;
+        }
+        self.entry.acquire_own().await?.ok()
+    }
+
+    /// Whether the origin is known to speak only HTTP/1.1 and that is not the pool's business.
+    fn goes_elsewhere(&self) -> bool {
+        let core = &self.entry.core;
+        let elsewhere = core.fallback.is_some() || cfg!(not(any()));
+        elsewhere && core.h1_only.lock().get(&self.entry.key, clock::now()).is_some()
+    }
+
+    async fn fall_back(self) -> Result<Response<Body>, Error> {
+        let Some(fallback) = &self.entry.core.fallback else {
+            return Err(self.entry.name(h1_only()));
+        };
+        self.entry.tally.h1_only_hit();
+        let request = Request::from_parts(self.parts, RequestBody(self.body));
+        fallback
+            .call(request)
+            .await
+            .map_err(|error| self.entry.name(error))
+    }
+}

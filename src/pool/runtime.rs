@@ -1,0 +1,300 @@
+//! The runtimes that use a pool, and one timer on each.
+//!
+//! A runtime is known from its first caller that has to wait. It then runs one task of the pool's: the timer, which
+//! sleeps until the earliest deadline of the origins that armed it. When the runtime ends the task is dropped, and that
+//! is how the pool learns of it: the runtime leaves the list, its waiters no longer dial, and the deadlines that it kept
+//! are armed elsewhere (P36).
+//!
+//! Requests only ever move a deadline earlier; one that moved later is found when it fires for nothing (P16).
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use futures_util::task::AtomicWaker;
+use parking_lot::{Mutex, RwLock};
+use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::time::Sleep;
+
+use crate::error::Error;
+use crate::state::RuntimeId;
+
+/// Something with deadlines.
+pub(super) trait Timed: Send + Sync + 'static {
+    /// A deadline has come, or may have.
+    fn fire(self: Arc<Self>);
+    /// The timer that was armed is gone.
+    fn lost(self: Arc<Self>);
+}
+
+/// Who wants to know that a runtime ended.
+pub(super) trait Mourner: Send + Sync + 'static {
+    fn runtime_ended(self: Arc<Self>, runtime: RuntimeId);
+}
+
+/// A runtime that uses the pool.
+pub(super) struct Runtime {
+    id: RuntimeId,
+    handle: Handle,
+    timer: Arc<Timer>,
+}
+
+impl Runtime {
+    pub(super) fn id(&self) -> RuntimeId {
+        self.id
+    }
+
+    pub(super) fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    /// Single-threaded: what it drives stands still whenever nobody blocks on it.
+    pub(super) fn is_private(&self) -> bool {
+        self.handle.runtime_flavor() == RuntimeFlavor::CurrentThread
+    }
+
+    pub(super) fn arm(&self, at: Instant, whom: &Arc<impl Timed>) {
+        let whom: Arc<dyn Timed> = whom.clone();
+        self.timer.arm(at, Arc::downgrade(&whom));
+    }
+}
+
+/// The runtimes known to a pool.
+#[derive(Default)]
+pub(super) struct Runtimes {
+    list: RwLock<Vec<Arc<Runtime>>>,
+    next: AtomicU32,
+    ended: AtomicBool,
+}
+
+impl Runtimes {
+    /// The runtime of the caller. Its timer starts with the first call.
+    pub(super) fn current<M: Mourner>(&self, mourner: &Arc<M>) -> Result<Arc<Runtime>, Error> {
+        let handle = Handle::try_current()
+            .map_err(|error| Error::config("h2pool was used outside a tokio runtime").with_source(error))?;
+        let known = self
+            .list
+            .read()
+            .iter()
+            .find(|runtime| runtime.handle.id() == handle.id())
+            .cloned();
+        Ok(known.unwrap_or_else(|| self.register(handle, mourner)))
+    }
+
+    /// The runtime of the caller, if it is known already.
+    pub(super) fn known(&self) -> Option<Arc<Runtime>> {
+        let id = Handle::try_current().ok()?.id();
+        self.list
+            .read()
+            .iter()
+            .find(|runtime| runtime.handle.id() == id)
+            .cloned()
+    }
+
+    pub(super) fn get(&self, id: RuntimeId) -> Option<Arc<Runtime>> {
+        self.list.read().iter().find(|runtime| runtime.id == id).cloned()
+    }
+
+    /// Any runtime, a multi-thread one if there is one: for deadlines that have no runtime of their own.
+    pub(super) fn any(&self) -> Option<Arc<Runtime>> {
+        let list = self.list.read();
+        list.iter()
+            .find(|runtime| !runtime.is_private())
+            .or(list.first())
+            .cloned()
+    }
+
+    /// Ends all timers; the pool is gone.
+    pub(super) fn end(&self) {
+        self.ended.store(true, Ordering::Release);
+        let list = std::mem::take(&mut *self.list.write());
+        for runtime in list {
+            runtime.timer.end();
+        }
+    }
+
+    fn register<M: Mourner>(&self, handle: Handle, mourner: &Arc<M>) -> Arc<Runtime> {
+        let mut list = self.list.write();
+        if let Some(known) = list.iter().find(|runtime| runtime.handle.id() == handle.id()) {
+            return known.clone();
+        }
+        let id = RuntimeId(self.next.fetch_add(1, Ordering::Relaxed));
+        let timer = Arc::new(Timer::default());
+        let runtime = Arc::new(Runtime {
+            id,
+            handle: handle.clone(),
+            timer: timer.clone(),
+        });
+        if !self.ended.load(Ordering::Acquire) {
+            list.push(runtime.clone());
+        } else {
+            timer.end();
+        }
+        drop(list);
+        let mourner: Weak<dyn Mourner> = Arc::downgrade(mourner) as Weak<M>;
+        handle.spawn(
+            Watch {
+                timer,
+                sleep: None,
+                mourner,
+                runtime: id,
+            }
+            .run(),
+        );
+        runtime
+    }
+
+    /// Forgets a runtime that has ended. True for the first to say so.
+    pub(super) fn forget(&self, id: RuntimeId) -> bool {
+        let mut list = self.list.write();
+        let gone = list
+            .iter()
+            .position(|runtime| runtime.id == id)
+            .map(|place| list.remove(place));
+        drop(list);
+        gone.is_some()
+    }
+}
+
+/// Deadlines, earliest first.
+#[derive(Default)]
+struct Timer {
+    deadlines: Mutex<Deadlines>,
+    waker: AtomicWaker,
+}
+
+#[derive(Default)]
+struct Deadlines {
+    heap: BinaryHeap<Reverse<Deadline>>,
+    ended: bool,
+}
+
+struct Deadline {
+    at: Instant,
+    whom: Weak<dyn Timed>,
+}
+
+impl PartialEq for Deadline {
+    fn eq(&self, other: &Self) -> bool {
+        self.at == other.at
+    }
+}
+
+impl Eq for Deadline {}
+
+impl PartialOrd for Deadline {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Deadline {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.at.cmp(&other.at)
+    }
+}
+
+impl Timer {
+    fn arm(&self, at: Instant, whom: Weak<dyn Timed>) {
+        let mut deadlines = self.deadlines.lock();
+        let earliest = deadlines.heap.peek().is_none_or(|Reverse(first)| at < first.at);
+        deadlines.heap.push(Reverse(Deadline { at, whom }));
+        drop(deadlines);
+        if earliest {
+            self.waker.wake();
+        }
+    }
+
+    fn end(&self) {
+        let left = {
+            let mut deadlines = self.deadlines.lock();
+            deadlines.ended = true;
+            std::mem::take(&mut deadlines.heap)
+        };
+        drop(left);
+        self.waker.wake();
+    }
+
+    /// The next that is due, or when it will be; `None` once the pool is gone.
+    fn next(&self, now: Instant) -> Option<Result<Weak<dyn Timed>, Option<Instant>>> {
+        let mut deadlines = self.deadlines.lock();
+        if deadlines.ended {
+            return None;
+        }
+        match deadlines.heap.peek() {
+            Some(Reverse(first)) if first.at <= now => {
+                deadlines.heap.pop().map(|Reverse(first)| Ok(first.whom))
+            }
+            first => Some(Err(first.map(|Reverse(first)| first.at))),
+        }
+    }
+}
+
+/// The task of one runtime.
+struct Watch {
+    timer: Arc<Timer>,
+    sleep: Option<Pin<Box<Sleep>>>,
+    mourner: Weak<dyn Mourner>,
+    runtime: RuntimeId,
+}
+
+impl Watch {
+    async fn run(mut self) {
+        poll_fn(|cx| self.poll(cx)).await;
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            self.timer.waker.register(cx.waker());
+            let at = match self.timer.next(crate::clock::now()) {
+                None => return Poll::Ready(()),
+                Some(Ok(whom)) => {
+                    if let Some(whom) = whom.upgrade() {
+                        whom.fire();
+                    }
+                    continue;
+                }
+                Some(Err(None)) => {
+                    self.sleep = None;
+                    return Poll::Pending;
+                }
+                Some(Err(Some(at))) => tokio::time::Instant::from_std(at),
+            };
+            let sleep = self
+                .sleep
+                .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
+            if sleep.deadline() != at {
+                sleep.as_mut().reset(at);
+            }
+            if sleep.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+        }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let left = {
+            let mut deadlines = self.timer.deadlines.lock();
+            if deadlines.ended {
+                return;
+            }
+            deadlines.ended = true;
+            std::mem::take(&mut deadlines.heap)
+        };
+        if let Some(mourner) = self.mourner.upgrade() {
+            mourner.runtime_ended(self.runtime);
+        }
+        for Reverse(deadline) in left {
+            if let Some(whom) = deadline.whom.upgrade() {
+                whom.lost();
+            }
+        }
+    }
+}
