@@ -430,7 +430,7 @@ mod tests {
     fn every_setter_sets_the_field_of_its_name() {
         // P42. The setters of `PoolConfig` are held against a file in `tests/config_files.rs`.
         assert_ne!(config(), PoolConfig::default());
-        assert_eq!(builder().into_parts().config, config());
+        assert_eq!(builder().config, config());
     }
 
     #[test]
@@ -440,6 +440,6 @@ mod tests {
             .max_sessions(9)
             .config(PoolConfig::default())
             .max_waiters(0);
-        assert_eq!(builder.into_parts().config, PoolConfig::default().max_waiters(0));
+        assert_eq!(builder.config, PoolConfig::default().max_waiters(0));
     }
 }
