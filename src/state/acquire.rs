@@ -379,7 +379,7 @@ impl<C: Clone> OriginState<C> {
     }
 
     /// The oldest waiter that a session of this group may serve.
-    fn oldest(&self, group: usize) -> Option<u32> {
+    pub(super) fn oldest(&self, group: usize) -> Option<u32> {
         if group != SHARED {
             return self.groups[group].queue.head();
         }

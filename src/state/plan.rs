@@ -63,7 +63,7 @@ pub(super) struct Dial {
     /// It covers everybody who waits.
     lone: bool,
     /// It replaces a session that still takes work.
-    replaces: bool,
+    pub(super) replaces: bool,
     /// The session is for this waiter alone (P23).
     pub(super) own: Option<WaiterId>,
 }

@@ -217,6 +217,12 @@ impl<C> Waiters<C> {
         self.nodes.len()
     }
 
+    /// All nodes, in no order.
+    #[cfg(any(test, h2pool_sim))]
+    pub(super) fn all(&self) -> impl Iterator<Item = &Waiter<C>> + '_ {
+        self.nodes.iter().map(|(_, node)| node)
+    }
+
     fn attach(&mut self, list: &mut Fifo, slot: u32, prev: u32, next: u32) {
         let node = &mut self.nodes[slot as usize];
         (node.prev, node.next) = (prev, next);

@@ -1,4 +1,6 @@
-//! For tests and fuzzing: a fixed point in time to count from.
+//! For tests and fuzzing: a fixed point in time to count from, and the state's own accounts audited.
+
+mod audit;
 
 use std::sync::OnceLock;
 use std::time::Instant;
