@@ -121,7 +121,7 @@ impl<C: Clone> OriginState<C> {
         let group = self.group_of(caller);
         let group = &mut self.groups[group];
         group.runtime_hint = Some(caller.runtime);
-        group.warm = group.warm.max(count);
+        group.warm = group.warm.max(count.min(self.limits.max_sessions));
         self.replan(now);
     }
 
@@ -244,6 +244,10 @@ impl<C: Clone> OriginState<C> {
                 return self.arm(Some(retry_at));
             }
             self.start_dial(group, runtime, None, replaces, now);
+        }
+        let group = &mut self.groups[group];
+        if group.active + group.dialing >= group.warm {
+            group.warm = 0;
         }
     }
 

@@ -150,7 +150,8 @@ fn a_lease_lost_before_use_is_exchanged_at_the_front() {
     assert_eq!(bench.take(), old);
     let behind = bench.queue();
     bench.goaway(old);
-    let exchanged = bench.run(|state, now| state.exchange(old, caller(), || now));
+    bench.release(old);
+    let exchanged = bench.run(|state, now| state.acquire_first(caller(), || now));
     let Acquired::Queued(exchanged) = exchanged else {
         panic!("{exchanged:?}")
     };

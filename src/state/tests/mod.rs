@@ -5,3 +5,4 @@
 
 mod acquire;
 mod bench;
+mod plan;

@@ -1,0 +1,272 @@
+//! When to dial, and when not to.
+
+use super::super::{Acquired, Claim, DialEnd, Failure, Protocol};
+use super::bench::{Bench, caller, ms, secs, with_body};
+
+#[test]
+fn a_thousand_first_requests_open_no_more_than_the_bound() {
+    // P5, P7: the first dial to an unknown origin goes alone; then the demand decides.
+    let mut bench = Bench::new(|_| {});
+    let waiters = bench.queue_many(1000);
+    assert_eq!(bench.dials.len(), 1, "an unknown origin's first dial goes alone");
+    let first = bench.connect();
+    assert_eq!(bench.wakes().len(), 100, "before SETTINGS a hundred may be tried");
+    assert!(bench.dials.is_empty());
+    bench.settings(first, 100);
+    assert_eq!(bench.dials.len(), 3);
+    for _ in 0..3 {
+        bench.open(100);
+    }
+    assert!(bench.dials.is_empty());
+    assert_eq!(bench.state.snapshot().count(), 4);
+    for waiter in &waiters[..400] {
+        assert!(matches!(bench.claim(*waiter), Claim::Granted(_)));
+    }
+    assert_eq!(bench.claim(waiters[400]), Claim::Pending);
+}
+
+#[test]
+fn dials_are_planned_from_uncovered_demand() {
+    // P7: ceil(waiters not covered / streams per session)
+    let mut bench = Bench::new(|limits| limits.max_sessions = 10);
+    let first = bench.serving(10);
+    for _ in 0..10 {
+        assert_eq!(bench.take(), first);
+    }
+    bench.queue_many(1);
+    assert_eq!(bench.dials.len(), 1);
+    bench.queue_many(9);
+    assert_eq!(bench.dials.len(), 1);
+    bench.queue_many(1);
+    assert_eq!(bench.dials.len(), 2);
+    bench.queue_many(25);
+    assert_eq!(bench.dials.len(), 4);
+}
+
+#[test]
+fn settings_that_lower_the_limit_make_the_plan_anew() {
+    // P7
+    let mut bench = Bench::new(|_| {});
+    let session = bench.serving(4);
+    for _ in 0..4 {
+        bench.take();
+    }
+    bench.queue_many(4);
+    assert_eq!(bench.dials.len(), 1);
+    bench.settings(session, 1);
+    assert_eq!(
+        bench.dials.len(),
+        3,
+        "one stream per session now: up to the bound of four"
+    );
+}
+
+#[test]
+fn a_body_waits_for_settings() {
+    // P3: before SETTINGS only requests with an empty body are sent.
+    let mut bench = Bench::new(|limits| limits.max_sessions = 1);
+    let body = bench.queue_as(with_body());
+    let session = bench.connect();
+    assert_eq!(bench.claim(body), Claim::Pending);
+    let empty = bench.queue();
+    assert_eq!(bench.claim(empty), Claim::Pending, "nobody overtakes (P11)");
+    bench.settings(session, 50);
+    assert_eq!(bench.wakes(), [body, empty]);
+}
+
+#[test]
+fn empty_bodies_go_ahead_once_the_body_that_stood_first_leaves() {
+    // P3, P12
+    let mut bench = Bench::new(|limits| limits.max_sessions = 1);
+    let body = bench.queue_as(with_body());
+    let empty = bench.queue();
+    let session = bench.connect();
+    assert_eq!(bench.claim(empty), Claim::Pending);
+    bench.cancel(body);
+    assert_eq!(bench.granted(empty), session);
+}
+
+#[test]
+fn a_failed_lone_dial_fails_all_who_wait_with_one_cause() {
+    // P9: no serial row of timeouts.
+    let mut bench = Bench::new(|_| {});
+    let waiters = bench.queue_many(300);
+    bench.fail("refused");
+    assert_eq!(bench.wakes(), waiters);
+    for waiter in waiters {
+        assert_eq!(bench.claim(waiter), Claim::Failed(Failure::Dial("refused")));
+    }
+    assert!(bench.dials.is_empty());
+}
+
+#[test]
+fn after_a_failure_one_redial_follows_the_back_off() {
+    // P9
+    let mut bench = Bench::new(|_| {});
+    bench.queue();
+    bench.fail("refused");
+    let late = bench.queue_many(500);
+    assert!(bench.dials.is_empty(), "no dial before the back-off has passed");
+    bench.pass(ms(49));
+    assert!(bench.dials.is_empty(), "at least half of the base");
+    bench.pass(ms(51));
+    assert_eq!(bench.dials.len(), 1, "one redial, shared");
+    bench.pass(secs(60));
+    assert_eq!(bench.dials.len(), 1, "and no other while it is under way");
+    bench.fail("again");
+    assert_eq!(bench.wakes().len(), 1 + late.len());
+}
+
+#[test]
+fn the_back_off_doubles_up_to_its_bound_and_a_served_request_ends_it() {
+    // P9
+    let mut bench = Bench::new(|_| {});
+    let mut pauses = Vec::new();
+    for _ in 0..12 {
+        let waiter = bench.queue();
+        let asked = bench.now;
+        while bench.dials.is_empty() {
+            bench.pass(ms(1));
+        }
+        pauses.push(bench.now - asked);
+        bench.fail("refused");
+        bench.claim(waiter);
+    }
+    assert_eq!(pauses[0], ms(0));
+    for (n, pause) in pauses.iter().enumerate().skip(1) {
+        let full = ms(100 * (1 << (n - 1))).min(secs(5));
+        assert!(
+            *pause >= full / 2 && *pause <= full + ms(1),
+            "pause {n}: {pause:?}"
+        );
+    }
+    bench.pass(secs(5));
+    let session = bench.serving(1);
+    bench.lose(session);
+    bench.queue();
+    assert_eq!(bench.dials.len(), 1, "well again: the next dial goes at once");
+}
+
+#[test]
+fn a_failed_dial_among_others_fails_as_many_as_one_session_serves() {
+    // P9
+    let mut bench = Bench::new(|_| {});
+    let session = bench.serving(2);
+    bench.take();
+    bench.take();
+    let waiters = bench.queue_many(6);
+    assert_eq!(bench.dials.len(), 3);
+    bench.lose(session);
+    bench.fail("reset");
+    assert_eq!(bench.wakes(), waiters[..2]);
+    let next = bench.open(2);
+    assert_eq!(bench.granted(waiters[2]), next);
+}
+
+#[test]
+fn nobody_fails_while_a_session_can_still_serve() {
+    // P9, P14
+    let mut bench = Bench::new(|_| {});
+    let session = bench.serving(1);
+    bench.take();
+    let waiter = bench.queue();
+    bench.fail("refused");
+    assert_eq!(bench.claim(waiter), Claim::Pending);
+    bench.release(session);
+    assert_eq!(bench.granted(waiter), session);
+}
+
+#[test]
+fn a_dial_belongs_to_the_pool() {
+    // P8: the caller gives up, the connection serves the next one.
+    let mut bench = Bench::new(|_| {});
+    let waiter = bench.queue();
+    bench.cancel(waiter);
+    assert_eq!(bench.dials.len(), 1);
+    let next = bench.queue();
+    assert_eq!(bench.dials.len(), 1);
+    let session = bench.open(10);
+    assert_eq!(bench.granted(next), session);
+}
+
+#[test]
+fn waiters_are_never_stranded_however_sessions_die() {
+    // P14
+    let mut bench = Bench::new(|limits| limits.max_sessions = 1);
+    for kind in 0..3 {
+        let session = bench.serving(1);
+        bench.take();
+        let waiter = bench.queue();
+        match kind {
+            0 => bench.goaway(session),
+            1 => bench.lose(session),
+            _ => bench.settings(session, 0),
+        }
+        if kind == 2 {
+            bench.release(session);
+            bench.pass(secs(10));
+            assert_eq!(bench.closed.last().map(|closed| closed.0), Some(session));
+            assert!(matches!(bench.claim(waiter), Claim::Failed(Failure::Useless(_))));
+            bench.lose(session);
+            continue;
+        }
+        let replacement = bench.open(1);
+        assert_eq!(bench.granted(waiter), replacement);
+        bench.run(|state, now| state.handle_answered(replacement, now));
+        bench.lose(replacement);
+        bench.lose(session);
+    }
+}
+
+#[test]
+fn warm_opens_ahead_of_need_once() {
+    // P10: up to the count and the bound; the sessions idle out like all others.
+    let mut bench = Bench::new(|_| {});
+    bench.run(|state, now| state.warm(caller(), 3, now));
+    assert_eq!(bench.dials.len(), 1, "an unknown origin's first dial goes alone");
+    bench.open(10);
+    assert_eq!(bench.dials.len(), 2);
+    bench.open(10);
+    bench.open(10);
+    bench.pass(secs(90));
+    assert_eq!(bench.closed.len(), 3);
+    assert!(bench.dials.is_empty(), "opened once, not for ever");
+    bench.run(|state, now| state.warm(caller(), 100, now));
+    assert_eq!(bench.dials.len(), 4, "never over the bound");
+}
+
+#[test]
+fn a_dial_that_a_runtime_took_with_it_is_done_elsewhere() {
+    // P36
+    let mut bench = Bench::new(|_| {});
+    let waiter = bench.queue();
+    bench.end(DialEnd::Aborted);
+    assert_eq!(bench.wakes(), [], "nobody fails");
+    assert!(
+        bench.dials.is_empty(),
+        "and nobody dials on a runtime that has ended"
+    );
+    let other = super::super::RuntimeId(9);
+    bench.run(|state, now| state.moved(waiter, other, || now));
+    assert_eq!(bench.dials.len(), 1);
+    assert_eq!(bench.dials[0].runtime, other);
+    let session = bench.open(10);
+    assert_eq!(bench.granted(waiter), session);
+}
+
+#[test]
+fn a_closed_origin_plans_nothing_and_wants_no_connection() {
+    // P20
+    let mut bench = Bench::new(|_| {});
+    let waiter = bench.queue();
+    bench.run(|state, now| state.close(now, None));
+    assert_eq!(bench.claim(waiter), Claim::Failed(Failure::Closed));
+    assert_eq!(bench.acquire(caller()), Acquired::Closed);
+    let dial = bench.dial();
+    assert_eq!(
+        bench.run(|state, now| state.handle_dialed(dial, Protocol::H2, now)),
+        None
+    );
+    bench.run(|state, now| state.warm(caller(), 2, now));
+    assert!(bench.dials.is_empty() && bench.state.is_unused());
+}
