@@ -182,7 +182,7 @@ impl<C: Clone> OriginState<C> {
                     self.groups[group].warm = 0;
                     self.fail_waiters(Some(group), None, &Failure::Dial(cause));
                 }
-                DialEnd::Aborted => {}
+                DialEnd::Aborted => self.strand(dial.runtime),
             }
         }
         self.replan(now);
@@ -192,6 +192,12 @@ impl<C: Clone> OriginState<C> {
     /// A runtime ended: its waiters cannot dial until they are polled elsewhere.
     pub fn handle_runtime_ended(&mut self, runtime: RuntimeId, now: Instant) {
         let now = self.advance(now);
+        self.strand(runtime);
+        self.replan(now);
+    }
+
+    /// Nobody dials on this runtime any more.
+    fn strand(&mut self, runtime: RuntimeId) {
         let groups: Vec<usize> = self.groups.iter().map(|(slot, _)| slot).collect();
         for group in groups {
             if self.groups[group].runtime_hint == Some(runtime) {
@@ -206,7 +212,6 @@ impl<C: Clone> OriginState<C> {
                 self.waiters.at_mut(waiter).runtime = None;
             }
         }
-        self.replan(now);
     }
 
     /// A session ended or said GOAWAY before it served anything.
