@@ -3,11 +3,30 @@
 use std::time::Instant;
 
 use super::session::Class;
-use super::waiters::Status;
+use super::waiters::{Lane, Status};
 use super::{
     Acquired, Action, Caller, Claim, Failure, OriginState, Phase, Reason, RuntimeId, SHARED, SessionId,
     WaiterId, after,
 };
+
+/// Which sessions a caller may use now, so that it overtakes nobody (P11).
+#[derive(Clone, Copy)]
+struct Open {
+    /// Those of its own group: nobody in the group is before it.
+    own: bool,
+    /// The shared ones: nobody at all is before it.
+    shared: bool,
+}
+
+impl Open {
+    /// The groups whose sessions a caller of this group may use, in the order in which they are tried.
+    fn groups(self, own: usize) -> [Option<usize>; 2] {
+        [
+            (self.own && own != SHARED).then_some(own),
+            self.shared.then_some(SHARED),
+        ]
+    }
+}
 
 impl<C: Clone> OriginState<C> {
     /// A slot on a shared session, if there is one and nobody waits. Needs no clock and no knowledge of the caller's
@@ -113,7 +132,7 @@ impl<C: Clone> OriginState<C> {
         let group = self.waiters.at(id.slot).group;
         let queue = &mut self.groups[group].queue;
         let stood_first = queue.head() == Some(id.slot);
-        self.waiters.unlink(queue, id.slot);
+        self.waiters.dequeue(queue, id.slot);
         self.queued -= 1;
         self.waiters.remove(id);
         if stood_first && self.queued > 0 {
@@ -154,11 +173,12 @@ impl<C: Clone> OriginState<C> {
         }
         let group = self.group_of(caller);
         self.groups[group].runtime_hint = Some(caller.runtime);
-        let slot = match self.pick_direct(group, caller.empty, first) {
-            Some(slot) => Some(slot),
-            None if first || self.queued == 0 => self.revoke_soft(group, caller.empty),
-            None => None,
+        let open = Open {
+            own: !self.groups[group].queue.is_ahead_of(first),
+            shared: self.queued == 0 || (first && self.nobody_returned()),
         };
+        let slot = self.pick_direct(group, caller.empty, open);
+        let slot = slot.or_else(|| self.revoke_soft(group, caller.empty, open));
         if let Some(slot) = slot {
             let session = self.grant(slot, caller.soft);
             if !caller.soft {
@@ -173,12 +193,9 @@ impl<C: Clone> OriginState<C> {
             return Acquired::Saturated;
         }
         let waiter = self.waiters.insert(caller, group, Status::Queued);
-        let queue = &mut self.groups[group].queue;
-        if first {
-            self.waiters.push_front(queue, waiter.slot);
-        } else {
-            self.waiters.push_back(queue, waiter.slot);
-        }
+        let lane = if first { Lane::Returning } else { Lane::Newcomer };
+        self.waiters
+            .enqueue(&mut self.groups[group].queue, waiter.slot, lane);
         self.queued += 1;
         let now = clock();
         let now = self.advance(now);
@@ -190,16 +207,17 @@ impl<C: Clone> OriginState<C> {
         self.limits.max_waiters.is_some_and(|max| self.waiting() >= max)
     }
 
-    /// A session for a caller that need not queue: nobody waits for the same sessions, or it goes first.
-    fn pick_direct(&self, group: usize, empty: bool, first: bool) -> Option<usize> {
-        let mut found = None;
-        if group != SHARED && (first || self.groups[group].queue.is_empty()) {
-            found = self.pick(group, empty);
-        }
-        if found.is_none() && (first || self.queued == 0) {
-            found = self.pick(SHARED, empty);
-        }
-        found
+    /// Nobody queues who had a turn already.
+    fn nobody_returned(&self) -> bool {
+        !self.groups.iter().any(|(_, group)| group.queue.is_ahead_of(true))
+    }
+
+    /// A session with room, among those that are open to the caller.
+    fn pick_direct(&self, group: usize, empty: bool, open: Open) -> Option<usize> {
+        open.groups(group)
+            .into_iter()
+            .flatten()
+            .find_map(|group| self.pick(group, empty))
     }
 
     /// The session of a group that the policy prefers.
@@ -222,13 +240,8 @@ impl<C: Clone> OriginState<C> {
     }
 
     /// Takes the oldest soft slot back that a caller of this group could use; its session has room then.
-    fn revoke_soft(&mut self, group: usize, empty: bool) -> Option<usize> {
-        let groups = if group == SHARED {
-            [SHARED, SHARED]
-        } else {
-            [group, SHARED]
-        };
-        for holders in groups {
+    fn revoke_soft(&mut self, group: usize, empty: bool, open: Open) -> Option<usize> {
+        for holders in open.groups(group).into_iter().flatten() {
             let usable = |slot: &u32| match self.waiters.at(*slot).status {
                 Status::Held(session) => self.session_slot(session).is_some_and(|slot| {
                     let session = &self.sessions[slot];
@@ -352,9 +365,12 @@ impl<C: Clone> OriginState<C> {
     pub(super) fn serve(&mut self, group: usize) {
         while let Some(waiter) = self.oldest(group) {
             let (own, empty) = (self.waiters.at(waiter).group, self.waiters.at(waiter).empty);
-            let slot = self
-                .pick_direct(own, empty, true)
-                .or_else(|| self.revoke_soft(own, empty));
+            let open = Open {
+                own: true,
+                shared: group == SHARED || self.oldest(SHARED) == Some(waiter),
+            };
+            let slot = self.pick_direct(own, empty, open);
+            let slot = slot.or_else(|| self.revoke_soft(own, empty, open));
             let Some(slot) = slot else {
                 return;
             };
@@ -365,7 +381,7 @@ impl<C: Clone> OriginState<C> {
     fn settle_granted(&mut self, waiter: u32, slot: usize) {
         let group = self.waiters.at(waiter).group;
         let soft = self.waiters.at(waiter).soft;
-        self.waiters.unlink(&mut self.groups[group].queue, waiter);
+        self.waiters.dequeue(&mut self.groups[group].queue, waiter);
         self.queued -= 1;
         let session = self.grant(slot, soft);
         let id = self.waiters.id_at(waiter);
@@ -399,7 +415,7 @@ impl<C: Clone> OriginState<C> {
                 let Some(waiter) = self.groups[group].queue.head() else {
                     break;
                 };
-                self.waiters.unlink(&mut self.groups[group].queue, waiter);
+                self.waiters.dequeue(&mut self.groups[group].queue, waiter);
                 self.queued -= 1;
                 self.fail_one(waiter, failure.clone());
                 left -= 1;

@@ -46,7 +46,7 @@ use slab::Slab;
 use load::LoadIndex;
 use plan::{Dial, Plan};
 use session::Session;
-use waiters::{Fifo, Waiters};
+use waiters::{Fifo, Queue, Waiters};
 
 pub use limits::Limits;
 pub use plan::{DialEnd, DialId, DialOrder};
@@ -113,7 +113,7 @@ struct Group {
     /// `None`: the shared group.
     runtime: Option<RuntimeId>,
     index: [LoadIndex; 3],
-    queue: Fifo,
+    queue: Queue,
     soft: Fifo,
     /// Sessions that take work and count against the bound.
     active: u32,

@@ -205,7 +205,7 @@ impl<C: Clone> OriginState<C> {
             }
             let stranded: Vec<u32> = self
                 .waiters
-                .iter(self.groups[group].queue)
+                .queue(self.groups[group].queue)
                 .filter(|waiter| self.waiters.at(*waiter).runtime == Some(runtime))
                 .collect();
             for waiter in stranded {
@@ -276,7 +276,7 @@ impl<C: Clone> OriginState<C> {
         if u64::from(group.queue.len()) > covered {
             let runtimes = self
                 .waiters
-                .iter(group.queue)
+                .queue(group.queue)
                 .map(|waiter| self.waiters.at(waiter).runtime);
             if let Some(runtime) = runtimes.flatten().next() {
                 return Some((runtime, false));

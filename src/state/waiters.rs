@@ -57,8 +57,8 @@ pub(super) struct Waiter<C> {
     generation: u32,
     prev: u32,
     next: u32,
-    /// Orders the heads of several queues.
-    pub(super) order: i64,
+    /// Orders the heads of several queues: those who return before newcomers, then first come first.
+    pub(super) order: (Lane, u64),
     pub(super) group: usize,
     /// `None`: its runtime has ended; it cannot dial until it is polled on another.
     pub(super) runtime: Option<RuntimeId>,
@@ -67,6 +67,13 @@ pub(super) struct Waiter<C> {
     /// It waits for a session of its own, in no queue.
     pub(super) own: bool,
     pub(super) status: Status<C>,
+}
+
+/// Who goes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Lane {
+    Returning,
+    Newcomer,
 }
 
 /// A list of waiters.
@@ -101,14 +108,42 @@ impl Fifo {
     }
 }
 
+/// A queue in two lanes: those who had their turn already and lost what they got, then the newcomers.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Queue {
+    returning: Fifo,
+    newcomers: Fifo,
+}
+
+impl Queue {
+    pub(super) fn len(self) -> u32 {
+        self.returning.len + self.newcomers.len
+    }
+
+    pub(super) fn is_empty(self) -> bool {
+        self.len() == 0
+    }
+
+    /// The oldest.
+    pub(super) fn head(self) -> Option<u32> {
+        self.returning.head().or(self.newcomers.head())
+    }
+
+    /// Whether somebody waits who goes before a caller of this kind.
+    pub(super) fn is_ahead_of(self, returning: bool) -> bool {
+        !self.returning.is_empty() || (!returning && !self.newcomers.is_empty())
+    }
+}
+
 /// All waiters of an origin, whichever list they are in.
 #[derive(Debug)]
 pub(super) struct Waiters<C> {
     nodes: Slab<Waiter<C>>,
     generation: u32,
-    /// The next place at the back, and at the front.
-    back: i64,
-    front: i64,
+    /// The next place in a list.
+    place: u64,
+    #[cfg(test)]
+    visits: std::cell::Cell<u64>,
 }
 
 impl<C> Waiters<C> {
@@ -116,8 +151,9 @@ impl<C> Waiters<C> {
         Self {
             nodes: Slab::new(),
             generation: 0,
-            back: 0,
-            front: -1,
+            place: 0,
+            #[cfg(test)]
+            visits: std::cell::Cell::new(0),
         }
     }
 
@@ -129,7 +165,7 @@ impl<C> Waiters<C> {
             generation,
             prev: NONE,
             next: NONE,
-            order: 0,
+            order: (Lane::Newcomer, 0),
             group,
             runtime: Some(caller.runtime),
             empty: caller.empty,
@@ -144,22 +180,26 @@ impl<C> Waiters<C> {
     }
 
     pub(super) fn get(&self, id: WaiterId) -> Option<&Waiter<C>> {
+        self.visit();
         self.nodes
             .get(id.slot as usize)
             .filter(|node| node.generation == id.generation)
     }
 
     pub(super) fn get_mut(&mut self, id: WaiterId) -> Option<&mut Waiter<C>> {
+        self.visit();
         self.nodes
             .get_mut(id.slot as usize)
             .filter(|node| node.generation == id.generation)
     }
 
     pub(super) fn at(&self, slot: u32) -> &Waiter<C> {
+        self.visit();
         &self.nodes[slot as usize]
     }
 
     pub(super) fn at_mut(&mut self, slot: u32) -> &mut Waiter<C> {
+        self.visit();
         &mut self.nodes[slot as usize]
     }
 
@@ -180,18 +220,34 @@ impl<C> Waiters<C> {
     }
 
     pub(super) fn push_back(&mut self, list: &mut Fifo, slot: u32) {
-        self.nodes[slot as usize].order = self.back;
-        self.back += 1;
-        self.attach(list, slot, list.tail, NONE);
+        self.visit();
+        let tail = list.tail;
+        let node = &mut self.nodes[slot as usize];
+        (node.prev, node.next) = (tail, NONE);
+        node.order.1 = self.place;
+        self.place += 1;
+        match tail {
+            NONE => list.head = slot,
+            tail => self.nodes[tail as usize].next = slot,
+        }
+        list.tail = slot;
+        list.len += 1;
     }
 
-    pub(super) fn push_front(&mut self, list: &mut Fifo, slot: u32) {
-        self.nodes[slot as usize].order = self.front;
-        self.front -= 1;
-        self.attach(list, slot, NONE, list.head);
+    /// Enters a queue at the back of its lane.
+    pub(super) fn enqueue(&mut self, queue: &mut Queue, slot: u32, lane: Lane) {
+        self.nodes[slot as usize].order.0 = lane;
+        self.push_back(lane_of(queue, lane), slot);
+    }
+
+    /// Leaves a queue, from wherever it stands.
+    pub(super) fn dequeue(&mut self, queue: &mut Queue, slot: u32) {
+        let (lane, _) = self.nodes[slot as usize].order;
+        self.unlink(lane_of(queue, lane), slot);
     }
 
     pub(super) fn unlink(&mut self, list: &mut Fifo, slot: u32) {
+        self.visit();
         let (prev, next) = (self.nodes[slot as usize].prev, self.nodes[slot as usize].next);
         match prev {
             NONE => list.head = next,
@@ -208,8 +264,13 @@ impl<C> Waiters<C> {
 
     /// The slots of a list, oldest first.
     pub(super) fn iter(&self, list: Fifo) -> impl Iterator<Item = u32> + '_ {
-        let next = move |slot: &u32| Some(self.nodes[*slot as usize].next).filter(|slot| *slot != NONE);
+        let next = move |slot: &u32| Some(self.at(*slot).next).filter(|slot| *slot != NONE);
         std::iter::successors(list.head(), next)
+    }
+
+    /// The slots of a queue, oldest first.
+    pub(super) fn queue(&self, queue: Queue) -> impl Iterator<Item = u32> + '_ {
+        self.iter(queue.returning).chain(self.iter(queue.newcomers))
     }
 
     /// All nodes: those in lists, and those settled but not yet claimed.
@@ -223,17 +284,21 @@ impl<C> Waiters<C> {
         self.nodes.iter().map(|(_, node)| node)
     }
 
-    fn attach(&mut self, list: &mut Fifo, slot: u32, prev: u32, next: u32) {
-        let node = &mut self.nodes[slot as usize];
-        (node.prev, node.next) = (prev, next);
-        match prev {
-            NONE => list.head = slot,
-            prev => self.nodes[prev as usize].next = slot,
-        }
-        match next {
-            NONE => list.tail = slot,
-            next => self.nodes[next as usize].prev = slot,
-        }
-        list.len += 1;
+    /// Counts the nodes looked at, so that tests can tell O(1) from O(n).
+    fn visit(&self) {
+        #[cfg(test)]
+        self.visits.set(self.visits.get() + 1);
+    }
+
+    #[cfg(test)]
+    pub(super) fn visits(&self) -> u64 {
+        self.visits.get()
+    }
+}
+
+fn lane_of(queue: &mut Queue, lane: Lane) -> &mut Fifo {
+    match lane {
+        Lane::Returning => &mut queue.returning,
+        Lane::Newcomer => &mut queue.newcomers,
     }
 }

@@ -119,7 +119,7 @@ impl<C: Clone + std::fmt::Debug> OriginState<C> {
         for (slot, group) in &self.groups {
             let mut last = None;
             let mut len = 0;
-            for waiter in self.waiters.iter(group.queue) {
+            for waiter in self.waiters.queue(group.queue) {
                 let node = self.waiters.at(waiter);
                 assert!(matches!(node.status, Status::Queued) && node.group == slot && !node.own);
                 assert!(last.is_none_or(|last| last < node.order), "first in, first out");

@@ -138,6 +138,14 @@ impl Bench {
         }
     }
 
+    /// Queues as one who had its turn already.
+    pub(super) fn queue_first(&mut self, caller: Caller) -> WaiterId {
+        match self.run(|state, now| state.acquire_first(caller, || now)) {
+            Acquired::Queued(waiter) => waiter,
+            other => panic!("not queued: {other:?}"),
+        }
+    }
+
     pub(super) fn queue_many(&mut self, count: usize) -> Vec<WaiterId> {
         (0..count).map(|_| self.queue()).collect()
     }

@@ -6,3 +6,4 @@
 mod acquire;
 mod bench;
 mod plan;
+mod waiters;
