@@ -55,6 +55,7 @@ impl<C: Clone> OriginState<C> {
         if limit > 0 {
             self.plan.learned = Some(limit);
         }
+        self.revoke_excess(slot);
         self.refile(slot);
         self.serve(group);
         self.replan(now);
@@ -86,6 +87,7 @@ impl<C: Clone> OriginState<C> {
         if session.refusals >= 2 {
             session.held_until = until;
             self.arm(until);
+            self.revoke_excess(slot);
             self.refile(slot);
             self.replan(now);
         }
@@ -129,6 +131,7 @@ impl<C: Clone> OriginState<C> {
         let now = self.advance(now);
         let group = self.sessions[slot].group;
         self.sessions[slot].stalled = stalled;
+        self.revoke_excess(slot);
         self.refile(slot);
         self.serve(group);
         self.replan(now);
@@ -182,7 +185,6 @@ impl<C: Clone> OriginState<C> {
 
     /// The session takes no more work.
     pub(super) fn drain(&mut self, slot: usize, reason: Reason, now: Instant) {
-        self.revoke_all(slot);
         let drain_by = after(now, self.limits.drain_timeout);
         let session = &mut self.sessions[slot];
         let group = &mut self.groups[session.group];
@@ -201,9 +203,10 @@ impl<C: Clone> OriginState<C> {
         session.drain_by = drain_by;
         session.probe_by = None;
         session.in_use -= std::mem::take(&mut session.parked);
-        let idle = session.in_use == 0;
+        self.revoke_excess(slot);
         self.arm(drain_by);
         self.refile(slot);
+        let idle = self.sessions[slot].in_use == 0;
         if idle {
             self.tell_close(slot);
         }
@@ -312,7 +315,7 @@ impl<C: Clone> OriginState<C> {
             reason: None,
             limit,
             in_use: 0,
-            soft: 0,
+            holders: super::waiters::Fifo::default(),
             parked: 0,
             ready,
             served: false,

@@ -29,9 +29,11 @@ mod lifecycle;
 mod limits;
 mod load;
 mod plan;
+mod serve;
 mod session;
 #[cfg(any(test, h2pool_sim))]
 pub mod sim;
+mod soft;
 #[cfg(test)]
 mod tests;
 mod timeouts;
@@ -45,8 +47,8 @@ use slab::Slab;
 
 use load::LoadIndex;
 use plan::{Dial, Plan};
-use session::Session;
-use waiters::{Fifo, Queue, Waiters};
+use session::{Class, Session};
+use waiters::{Queue, Waiters};
 
 pub use limits::Limits;
 pub use plan::{DialEnd, DialId, DialOrder};
@@ -112,9 +114,8 @@ pub enum Failure<C> {
 struct Group {
     /// `None`: the shared group.
     runtime: Option<RuntimeId>,
-    index: [LoadIndex; 3],
+    index: [LoadIndex; Class::COUNT],
     queue: Queue,
-    soft: Fifo,
     /// Sessions that take work and count against the bound.
     active: u32,
     /// Of those, the ones whose SETTINGS are not here yet.
@@ -135,7 +136,7 @@ struct Group {
 
 impl Group {
     fn is_unused(&self) -> bool {
-        self.active + self.dialing + self.draining == 0 && self.queue.is_empty() && self.soft.is_empty()
+        self.active + self.dialing + self.draining == 0 && self.queue.is_empty()
     }
 }
 

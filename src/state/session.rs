@@ -10,7 +10,7 @@
 use std::time::Instant;
 
 use super::load::Link;
-use super::waiters::RuntimeId;
+use super::waiters::{Fifo, RuntimeId};
 
 /// A session, never confused with another that later uses the same slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -62,15 +62,37 @@ pub enum Reason {
     Closed,
 }
 
-/// In which index a session with room is filed.
+/// In which index a session with a slot to give is filed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Class {
-    /// SETTINGS are known.
+    /// It has room, and its SETTINGS are known.
     Ready = 0,
-    /// Before SETTINGS: requests with an empty body only.
+    /// It has room, before SETTINGS: for requests with an empty body only.
     Fresh = 1,
-    /// A cancelled request was never answered: last choice.
+    /// A cancelled request was never answered: the last choice among those with room.
     Suspect = 2,
+    /// The same before SETTINGS.
+    SuspectFresh = 3,
+    /// Full, but a slot is held only by readiness.
+    Yielding = 4,
+    /// The same before SETTINGS.
+    YieldingFresh = 5,
+}
+
+impl Class {
+    /// How many there are.
+    pub(super) const COUNT: usize = 6;
+
+    /// Those with room, in the order in which they are tried.
+    pub(super) const ROOM: [Self; 4] = [Self::Ready, Self::Fresh, Self::Suspect, Self::SuspectFresh];
+
+    /// Those that give a slot when no session has room.
+    pub(super) const YIELDING: [Self; 2] = [Self::Yielding, Self::YieldingFresh];
+
+    /// Whether a request with, or without, an empty body may go there.
+    pub(super) fn takes(self, empty: bool) -> bool {
+        empty || matches!(self, Self::Ready | Self::Suspect | Self::Yielding)
+    }
 }
 
 /// The book-keeping of one session.
@@ -89,8 +111,8 @@ pub(super) struct Session {
     pub(super) limit: u32,
     /// Slots given out: firm leases, soft holds and parked slots.
     pub(super) in_use: u32,
-    /// Of those, the ones held by readiness.
-    pub(super) soft: u32,
+    /// The waiters that hold some of those by readiness alone, oldest first.
+    pub(super) holders: Fifo,
     /// Of those, the ones of cancelled requests that wait for a sign of life.
     pub(super) parked: u32,
     /// SETTINGS have been read.
@@ -125,23 +147,37 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// Where it is to be filed now; `None` while it cannot take work.
+    /// Where it is to be filed now; `None` while it has nothing to give.
     pub(super) fn wanted_class(&self) -> Option<Class> {
-        let open = self.phase == Phase::Active && !self.stalled && self.held_until.is_none();
-        if !open || self.in_use >= self.limit {
-            None
-        } else if self.probe_by.is_some() {
-            Some(Class::Suspect)
-        } else if self.ready {
-            Some(Class::Ready)
-        } else {
-            Some(Class::Fresh)
+        if !self.takes_work() {
+            return None;
         }
+        let suspect = self.probe_by.is_some();
+        let class = match (self.in_use < self.limit, suspect, self.ready) {
+            (true, false, true) => Class::Ready,
+            (true, false, false) => Class::Fresh,
+            (true, true, true) => Class::Suspect,
+            (true, true, false) => Class::SuspectFresh,
+            (false, _, _) if self.in_use > self.limit || self.holders.is_empty() => return None,
+            (false, _, true) => Class::Yielding,
+            (false, _, false) => Class::YieldingFresh,
+        };
+        Some(class)
+    }
+
+    /// Whether nothing but its limit keeps it from new work.
+    pub(super) fn takes_work(&self) -> bool {
+        self.phase == Phase::Active && !self.stalled && self.held_until.is_none()
+    }
+
+    /// Slots held by readiness alone.
+    pub(super) fn soft(&self) -> u32 {
+        self.holders.len()
     }
 
     /// Streams that somebody really uses.
     pub(super) fn firm(&self) -> u32 {
-        self.in_use - self.soft - self.parked
+        self.in_use - self.soft() - self.parked
     }
 
     /// Whether it may serve somebody, now or as soon as a stream ends.

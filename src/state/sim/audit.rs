@@ -22,7 +22,7 @@ impl<C: Clone + std::fmt::Debug> OriginState<C> {
     fn audit_sessions(&self) {
         for (slot, session) in &self.sessions {
             let id = self.session_id(slot);
-            assert!(session.soft + session.parked <= session.in_use, "{session:?}");
+            assert!(session.soft() + session.parked <= session.in_use, "{session:?}");
             let waiters = |wanted: fn(&Status<C>) -> bool| {
                 let on_it = |status: &Status<C>| match status {
                     Status::Held(held) | Status::Granted(held) => *held == id,
@@ -34,7 +34,7 @@ impl<C: Clone + std::fmt::Debug> OriginState<C> {
                     .count()
             };
             let held = waiters(|status| matches!(status, Status::Held(_)));
-            assert_eq!(held, session.soft as usize, "soft slots of {id:?}");
+            assert_eq!(held, session.soft() as usize, "soft slots of {id:?}");
             let granted = waiters(|status| matches!(status, Status::Granted(_)));
             assert!(
                 granted <= session.firm() as usize,
@@ -98,7 +98,7 @@ impl<C: Clone + std::fmt::Debug> OriginState<C> {
     }
 
     fn audit_index(&self, group: usize) {
-        for class in [Class::Ready, Class::Fresh, Class::Suspect] {
+        for class in Class::ROOM.into_iter().chain(Class::YIELDING) {
             let filed = self
                 .sessions
                 .iter()
@@ -163,10 +163,9 @@ impl<C: Clone + std::fmt::Debug> OriginState<C> {
             let node = self.waiters.at(waiting);
             for (_, session) in &self.sessions {
                 let may_use = session.group == group || (session.group == SHARED && waiting == oldest);
-                let open = session.phase == Phase::Active && !session.stalled && session.held_until.is_none();
-                let room = session.in_use - session.soft < session.limit;
+                let room = session.in_use - session.soft() < session.limit;
                 assert!(
-                    !(may_use && open && room && (session.ready || node.empty)),
+                    !(may_use && session.takes_work() && room && (session.ready || node.empty)),
                     "{node:?} waits while {session:?} has room"
                 );
             }

@@ -5,5 +5,7 @@
 
 mod acquire;
 mod bench;
+mod groups;
 mod plan;
+mod soft;
 mod waiters;

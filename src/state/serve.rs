@@ -1,0 +1,182 @@
+//! Who gets which slot: choosing a session, serving those who wait, failing them.
+
+use std::time::Instant;
+
+use super::session::Class;
+use super::waiters::Status;
+use super::{Action, Failure, OriginState, Phase, Reason, SHARED, SessionId, after};
+
+/// Which sessions a caller may use now, so that it overtakes nobody (P11).
+#[derive(Clone, Copy)]
+pub(super) struct Open {
+    /// Those of its own group: nobody in the group is before it.
+    pub(super) own: bool,
+    /// The shared ones: nobody at all is before it.
+    pub(super) shared: bool,
+}
+
+impl Open {
+    /// The groups whose sessions a caller of this group may use, in the order in which they are tried.
+    fn groups(self, own: usize) -> [Option<usize>; 2] {
+        [
+            (self.own && own != SHARED).then_some(own),
+            self.shared.then_some(SHARED),
+        ]
+    }
+}
+
+impl<C: Clone> OriginState<C> {
+    /// A session with room, among those that are open to the caller. Where none has room, but a slot of one is held
+    /// only by readiness, that is taken back (P29).
+    pub(super) fn slot_for(&mut self, group: usize, empty: bool, open: Open) -> Option<usize> {
+        let groups = open.groups(group).into_iter().flatten();
+        if let Some(slot) = groups
+            .clone()
+            .find_map(|group| self.pick(group, empty, &Class::ROOM))
+        {
+            return Some(slot);
+        }
+        let slot = groups
+            .into_iter()
+            .find_map(|group| self.pick(group, empty, &Class::YIELDING))?;
+        self.revoke(slot);
+        Some(slot)
+    }
+
+    /// The session of a group that the policy prefers, among these classes.
+    pub(super) fn pick(&self, group: usize, empty: bool, classes: &[Class]) -> Option<usize> {
+        let index = &self.groups[group].index;
+        let usable = classes.iter().filter(|class| class.takes(empty));
+        let mut found = usable.map(|class| {
+            let index = &index[*class as usize];
+            if self.limits.pack {
+                index.busiest()
+            } else {
+                index.least()
+            }
+        });
+        found.find_map(|slot| slot.map(|slot| slot as usize))
+    }
+
+    /// Takes a slot of a session that has room.
+    pub(super) fn grant(&mut self, slot: usize) -> SessionId {
+        self.sessions[slot].in_use += 1;
+        self.count_stream(slot)
+    }
+
+    /// A slot is going to carry a stream.
+    pub(super) fn count_stream(&mut self, slot: usize) -> SessionId {
+        let session = &mut self.sessions[slot];
+        session.streams += 1;
+        session.idle_since = None;
+        let worn = self
+            .limits
+            .max_streams_per_session
+            .is_some_and(|max| session.streams >= max);
+        self.refile(slot);
+        if worn && self.sessions[slot].retiring.is_none() {
+            let now = self.now;
+            self.retire(slot, Reason::Worn, now);
+        }
+        self.session_id(slot)
+    }
+
+    /// Puts a session where its load and its state say.
+    pub(super) fn refile(&mut self, slot: usize) {
+        let session = &mut self.sessions[slot];
+        let group = session.group;
+        let wanted = session.wanted_class();
+        let key = super::slot_of(slot);
+        if let Some(class) = session.class.take() {
+            self.groups[group].index[class as usize].remove(&mut self.sessions, key);
+        }
+        if let Some(class) = wanted {
+            self.groups[group].index[class as usize].insert(&mut self.sessions, key);
+            self.sessions[slot].class = wanted;
+        }
+    }
+
+    /// A slot of a session came free.
+    pub(super) fn slot_freed(&mut self, slot: usize, clock: impl FnOnce() -> Instant) {
+        if self.sessions[slot].phase == Phase::Draining {
+            if self.sessions[slot].in_use == 0 {
+                self.tell_close(slot);
+            }
+            return;
+        }
+        self.refile(slot);
+        if self.queued > 0 {
+            self.serve(self.sessions[slot].group);
+        }
+        if self.sessions[slot].firm() == 0 && self.sessions[slot].idle_since.is_none() {
+            let now = clock();
+            let now = self.advance(now);
+            self.sessions[slot].idle_since = Some(now);
+            self.arm(after(now, self.limits.idle_timeout));
+        }
+    }
+
+    /// Serves the oldest waiters that sessions of this group can serve, first come first served.
+    pub(super) fn serve(&mut self, group: usize) {
+        while let Some(waiter) = self.oldest(group) {
+            let (own, empty) = (self.waiters.at(waiter).group, self.waiters.at(waiter).empty);
+            let open = Open {
+                own: true,
+                shared: group == SHARED || self.oldest(SHARED) == Some(waiter),
+            };
+            let Some(slot) = self.slot_for(own, empty, open) else {
+                return;
+            };
+            self.settle_granted(waiter, slot);
+        }
+    }
+
+    fn settle_granted(&mut self, waiter: u32, slot: usize) {
+        let group = self.waiters.at(waiter).group;
+        self.waiters.dequeue(&mut self.groups[group].queue, waiter);
+        self.queued -= 1;
+        if self.waiters.at(waiter).soft {
+            self.hold(slot, waiter);
+        } else {
+            let session = self.grant(slot);
+            self.waiters.at_mut(waiter).status = Status::Granted(session);
+        }
+        let id = self.waiters.id_at(waiter);
+        self.actions.push_back(Action::Wake(id));
+    }
+
+    /// The oldest waiter that a session of this group may serve.
+    pub(super) fn oldest(&self, group: usize) -> Option<u32> {
+        if group != SHARED {
+            return self.groups[group].queue.head();
+        }
+        let heads = self.groups.iter().filter_map(|(_, group)| group.queue.head());
+        heads.min_by_key(|waiter| self.waiters.at(*waiter).order)
+    }
+
+    /// Fails the oldest `count` waiters of a group; `None` is all groups, or all waiters.
+    pub(super) fn fail_waiters(&mut self, group: Option<usize>, count: Option<u32>, failure: &Failure<C>) {
+        let groups: Vec<usize> = match group {
+            Some(group) => vec![group],
+            None => self.groups.iter().map(|(slot, _)| slot).collect(),
+        };
+        for group in groups {
+            let mut left = count.unwrap_or(u32::MAX);
+            while left > 0 {
+                let Some(waiter) = self.groups[group].queue.head() else {
+                    break;
+                };
+                self.waiters.dequeue(&mut self.groups[group].queue, waiter);
+                self.queued -= 1;
+                self.fail_one(waiter, failure.clone());
+                left -= 1;
+            }
+        }
+    }
+
+    pub(super) fn fail_one(&mut self, waiter: u32, failure: Failure<C>) {
+        self.waiters.at_mut(waiter).status = Status::Failed(failure);
+        let id = self.waiters.id_at(waiter);
+        self.actions.push_back(Action::Wake(id));
+    }
+}

@@ -1,0 +1,98 @@
+//! Runtimes: private sessions, the shared ones, and runtimes that end.
+
+use super::super::{Acquired, Claim, DialEnd, Failure, Reason, RuntimeId};
+use super::bench::{Bench, caller, on, soft, with_body};
+
+#[test]
+fn a_private_session_serves_only_its_own_runtime() {
+    // P36
+    let mut bench = Bench::new(|_| {});
+    let waiter = bench.queue_as(on(1));
+    assert_eq!(bench.dials[0].runtime, RuntimeId(1));
+    let private = bench.open(10);
+    assert_eq!(bench.granted(waiter), private);
+    assert_eq!(bench.take_as(on(1)), private);
+    assert!(matches!(bench.acquire(on(2)), Acquired::Queued(_)));
+    assert!(matches!(bench.acquire(caller()), Acquired::Queued(_)));
+    assert_eq!(bench.run(|state, _| state.try_acquire(true)), None);
+}
+
+#[test]
+fn a_shared_session_serves_everybody() {
+    // P36
+    let mut bench = Bench::new(|_| {});
+    let shared = bench.serving(10);
+    assert_eq!(bench.take_as(on(1)), shared);
+    assert_eq!(bench.take_as(on(2)), shared);
+}
+
+#[test]
+fn each_group_has_the_bound_of_its_own() {
+    // P5, P36
+    let mut bench = Bench::new(|limits| limits.max_sessions = 2);
+    let session = bench.serving(1);
+    assert_eq!(bench.take(), session);
+    bench.queue_many(5);
+    assert_eq!(bench.dials.len(), 1);
+    for _ in 0..5 {
+        bench.queue_as(on(1));
+    }
+    assert_eq!(bench.dials.len(), 3);
+}
+
+#[test]
+fn a_shared_slot_serves_the_oldest_of_all_groups() {
+    // P11, P36
+    let mut bench = Bench::new(|limits| limits.max_sessions = 1);
+    let shared = bench.serving(1);
+    bench.take();
+    let waiters = [
+        bench.queue_as(on(1)),
+        bench.queue(),
+        bench.queue_as(on(2)),
+        bench.queue_as(on(1)),
+    ];
+    for waiter in waiters {
+        bench.release(shared);
+        assert_eq!(bench.wakes(), [waiter]);
+        bench.claim(waiter);
+    }
+}
+
+#[test]
+fn a_private_waiter_does_not_pass_an_older_one_on_a_shared_session() {
+    // P11, P36: the oldest has a body and waits for SETTINGS; nobody behind it takes its place.
+    let mut bench = Bench::new(|limits| limits.max_sessions = 1);
+    let body = bench.queue_as(with_body());
+    let first = bench.queue_as(on(1));
+    let private = bench.queue_as(on(1));
+    let shared = bench.connect();
+    bench.cancel(first);
+    assert_eq!(bench.claim(private), Claim::Pending);
+    bench.settings(shared, 5);
+    assert_eq!(bench.wakes(), [body, private]);
+}
+
+#[test]
+fn a_runtime_that_ended_is_not_told_to_dial() {
+    // P36: the right to dial passes to the next waiter, in whatever order the shell learns of things.
+    let mut bench = Bench::new(|_| {});
+    let other = super::super::Caller {
+        runtime: RuntimeId(5),
+        ..caller()
+    };
+    let dead = bench.queue_as(other);
+    let alive = bench.queue();
+    assert_eq!(bench.dials[0].runtime, RuntimeId(5));
+    bench.run(|state, now| state.handle_runtime_ended(RuntimeId(5), now));
+    bench.end(DialEnd::Aborted);
+    assert_eq!(bench.dials.len(), 1);
+    assert_eq!(bench.dials[0].runtime, super::bench::MAIN);
+    let session = bench.open(10);
+    assert_eq!(bench.granted(alive), session);
+    assert_eq!(
+        bench.granted(dead),
+        session,
+        "should it still be polled, it is served"
+    );
+}
