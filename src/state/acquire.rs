@@ -21,7 +21,7 @@ impl<C: Clone> OriginState<C> {
         Some(self.grant(slot))
     }
 
-    /// A slot, or a place in the queue. A soft caller may queue behind a full queue: that is what readiness is for.
+    /// A slot, or a place in the queue. Readiness is never refused a place: a full queue is pending to it (P29).
     pub fn acquire(&mut self, caller: Caller, clock: impl FnOnce() -> Instant) -> Acquired {
         self.enter(caller, clock, false)
     }

@@ -227,3 +227,19 @@ fn a_closed_origin_takes_all_soft_slots_back() {
     assert_eq!(bench.run(|state, _| state.firm_up(holder)), None);
     assert_eq!(bench.acquire(soft()), Acquired::Closed);
 }
+
+#[test]
+fn readiness_is_never_refused_for_a_full_queue() {
+    // P29: a full queue is pending, not an error.
+    let mut bench = Bench::new(|limits| (limits.max_sessions, limits.max_waiters) = (1, Some(1)));
+    let session = bench.serving(1);
+    bench.take();
+    let firm = bench.queue();
+    let waiter = bench.queue_as(soft());
+    assert_eq!(bench.claim(waiter), Claim::Pending);
+    assert_eq!(bench.acquire(caller()), Acquired::Saturated);
+    bench.release(session);
+    assert_eq!(bench.granted(firm), session);
+    bench.release(session);
+    assert_eq!(bench.claim(waiter), Claim::Ready);
+}
