@@ -128,8 +128,11 @@ impl<C: Clone> OriginState<C> {
         if self.closed {
             return Acquired::Closed;
         }
-        let group = self.group_of(caller);
-        self.groups[group].runtime_hint = Some(caller.runtime);
+        let known = self.known_group(caller);
+        if let Some(group) = known {
+            self.groups[group].runtime_hint = Some(caller.runtime);
+        }
+        let group = known.unwrap_or(SHARED);
         let open = Open {
             own: !self.groups[group].queue.is_ahead_of(first),
             shared: self.queued == 0 || (first && self.nobody_returned()),
@@ -143,9 +146,10 @@ impl<C: Clone> OriginState<C> {
             return Acquired::Queued(waiter);
         }
         if !first && !caller.soft && self.is_saturated() {
-            self.tidy_group(group);
             return Acquired::Saturated;
         }
+        let group = self.group_of(caller);
+        self.groups[group].runtime_hint = Some(caller.runtime);
         let waiter = self.waiters.insert(caller, group, Status::Queued);
         let lane = if first { Lane::Returning } else { Lane::Newcomer };
         self.waiters

@@ -179,7 +179,6 @@ impl<C: Clone> OriginState<C> {
             self.release_memory();
         }
         self.replan(now);
-        self.tidy_group(group);
         Some(session.reason.unwrap_or(Reason::Lost))
     }
 

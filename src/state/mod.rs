@@ -136,7 +136,7 @@ struct Group {
 
 impl Group {
     fn is_unused(&self) -> bool {
-        self.active + self.dialing + self.draining == 0 && self.queue.is_empty()
+        self.active + self.dialing + self.draining + self.warm == 0 && self.queue.is_empty()
     }
 }
 
@@ -313,19 +313,27 @@ impl<C: Clone> OriginState<C> {
         }
     }
 
-    /// The group of a caller; made when it is the first of its runtime.
-    fn group_of(&mut self, caller: Caller) -> usize {
+    /// The group of a caller, if it is there.
+    fn known_group(&self, caller: Caller) -> Option<usize> {
         if !caller.private {
-            return SHARED;
+            return Some(SHARED);
         }
         let runtime = Some(caller.runtime);
-        match self.groups.iter().find(|(_, group)| group.runtime == runtime) {
-            Some((slot, _)) => slot,
-            None => self.groups.insert(Group {
-                runtime,
+        let mut groups = self.groups.iter();
+        groups
+            .find(|(_, group)| group.runtime == runtime)
+            .map(|(slot, _)| slot)
+    }
+
+    /// The group of a caller; made when it is the first of its runtime.
+    fn group_of(&mut self, caller: Caller) -> usize {
+        let known = self.known_group(caller);
+        known.unwrap_or_else(|| {
+            self.groups.insert(Group {
+                runtime: Some(caller.runtime),
                 ..Group::default()
-            }),
-        }
+            })
+        })
     }
 
     /// Forgets a private group that nothing belongs to any more.

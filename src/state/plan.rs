@@ -186,7 +186,6 @@ impl<C: Clone> OriginState<C> {
             }
         }
         self.replan(now);
-        self.tidy_group(group);
     }
 
     /// A runtime ended: its waiters cannot dial until they are polled elsewhere.
@@ -200,8 +199,10 @@ impl<C: Clone> OriginState<C> {
     fn strand(&mut self, runtime: RuntimeId) {
         let groups: Vec<usize> = self.groups.iter().map(|(slot, _)| slot).collect();
         for group in groups {
-            if self.groups[group].runtime_hint == Some(runtime) {
-                self.groups[group].runtime_hint = None;
+            let counts = &mut self.groups[group];
+            counts.runtime_hint = counts.runtime_hint.filter(|hint| *hint != runtime);
+            if counts.runtime == Some(runtime) {
+                counts.warm = 0;
             }
             let stranded: Vec<u32> = self
                 .waiters
@@ -240,6 +241,7 @@ impl<C: Clone> OriginState<C> {
         let groups: Vec<usize> = self.groups.iter().map(|(slot, _)| slot).collect();
         for group in groups {
             self.replan_group(group, now);
+            self.tidy_group(group);
         }
     }
 

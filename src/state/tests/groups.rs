@@ -96,3 +96,29 @@ fn a_runtime_that_ended_is_not_told_to_dial() {
         "should it still be polled, it is served"
     );
 }
+
+#[test]
+fn groups_of_runtimes_that_are_gone_leave_nothing_behind() {
+    // P36, P39
+    let mut bench = Bench::new(|_| {});
+    let shared = bench.serving(100);
+    for runtime in 1..50 {
+        let session = bench.take_as(on(runtime));
+        assert_eq!(session, shared);
+        bench.release(session);
+    }
+    assert_eq!(bench.state.groups.len(), 1, "a shared session needs no group");
+    for _ in 0..100 {
+        bench.take();
+    }
+    for runtime in 50..60 {
+        let waiter = bench.queue_as(on(runtime));
+        let dial = bench.dial();
+        bench.release(shared);
+        assert_eq!(bench.granted(waiter), shared);
+        bench.run(|state, now| state.handle_dial_ended(dial, DialEnd::Aborted, now));
+        bench.release(shared);
+        assert_eq!(bench.take_as(on(runtime)), shared);
+    }
+    assert_eq!(bench.state.groups.len(), 1);
+}
