@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use super::limits::UNKNOWN_STREAMS;
 use super::waiters::Status;
-use super::{Action, Caller, Failure, OriginState, RuntimeId, WaiterId};
+use super::{Action, Caller, Failure, OriginState, Reason, RuntimeId, WaiterId};
 
 /// Sessions in a row that may end before serving anything until their callers fail.
 const EARLY_ENDS: u32 = 3;
@@ -169,7 +169,7 @@ impl<C: Clone> OriginState<C> {
         };
         let group = dial.group;
         if let Some(waiter) = dial.own {
-            self.end_own(waiter, &end, now);
+            self.end_own(waiter, dial.runtime, &end, now);
         } else {
             match end {
                 DialEnd::Failed(cause) => {
@@ -368,20 +368,22 @@ impl<C: Clone> OriginState<C> {
         Some(dial)
     }
 
-    fn end_own(&mut self, waiter: WaiterId, end: &DialEnd<C>, now: Instant) {
+    fn end_own(&mut self, waiter: WaiterId, dialed_on: RuntimeId, end: &DialEnd<C>, now: Instant) {
         let Some(node) = self.waiters.get(waiter) else {
             return;
         };
         let (group, runtime) = (node.group, node.runtime);
         match end {
+            _ if self.closed => {}
             DialEnd::Failed(cause) | DialEnd::H1Only(cause) => {
                 self.fail_one(waiter.slot, Failure::Dial(cause.clone()));
             }
-            DialEnd::Aborted => match runtime {
+            // Where the waiter has moved on to a runtime that lives, the dial is made again there.
+            DialEnd::Aborted => match runtime.filter(|runtime| *runtime != dialed_on) {
                 Some(runtime) => {
                     self.start_dial(group, runtime, Some(waiter), false, now);
                 }
-                None => self.fail_one(waiter.slot, Failure::Closed),
+                None => self.fail_one(waiter.slot, Failure::Useless(Reason::Lost)),
             },
         }
     }
@@ -390,7 +392,8 @@ impl<C: Clone> OriginState<C> {
     pub(super) fn fail_own_waiters(&mut self) {
         let waiting: Vec<WaiterId> = self.dials.iter().filter_map(|(_, dial)| dial.own).collect();
         for waiter in waiting {
-            if self.waiters.get(waiter).is_some() {
+            let node = self.waiters.get(waiter);
+            if node.is_some_and(|node| matches!(node.status, Status::Queued)) {
                 self.fail_one(waiter.slot, Failure::Closed);
             }
         }

@@ -122,3 +122,46 @@ fn groups_of_runtimes_that_are_gone_leave_nothing_behind() {
     }
     assert_eq!(bench.state.groups.len(), 1);
 }
+
+#[test]
+fn a_caller_who_wants_a_session_of_its_own_on_a_runtime_that_ended_is_not_dialed_for_again() {
+    // P23, P36
+    let mut bench = Bench::new(|_| {});
+    bench.serving(10);
+    let own = bench
+        .run(|state, now| state.acquire_own(caller(), now))
+        .expect("room");
+    bench.end(DialEnd::Aborted);
+    assert!(bench.dials.is_empty());
+    assert_eq!(bench.claim(own), Claim::Failed(Failure::Useless(Reason::Lost)));
+}
+
+#[test]
+fn a_caller_who_moved_on_gets_its_own_session_dialed_for_where_it_is() {
+    // P23, P36
+    let mut bench = Bench::new(|_| {});
+    bench.serving(10);
+    let own = bench
+        .run(|state, now| state.acquire_own(caller(), now))
+        .expect("room");
+    bench.run(|state, now| state.moved(own, RuntimeId(5), || now));
+    bench.end(DialEnd::Aborted);
+    assert_eq!(bench.dials[0].runtime, RuntimeId(5));
+    let session = bench.connect();
+    assert_eq!(bench.granted(own), session);
+}
+
+#[test]
+fn closing_settles_a_caller_who_wants_a_session_of_its_own_once() {
+    // P20, P23
+    let mut bench = Bench::new(|_| {});
+    bench.serving(10);
+    let own = bench
+        .run(|state, now| state.acquire_own(caller(), now))
+        .expect("room");
+    bench.run(|state, now| state.close(now, None));
+    bench.run(|state, now| state.close(now, None));
+    bench.fail("late");
+    assert_eq!(bench.wakes(), [own]);
+    assert_eq!(bench.claim(own), Claim::Failed(Failure::Closed));
+}
