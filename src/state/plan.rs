@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use super::limits::UNKNOWN_STREAMS;
 use super::waiters::Status;
-use super::{Action, Caller, Failure, OriginState, Reason, RuntimeId, WaiterId};
+use super::{Action, Caller, Failure, OriginState, Reason, RuntimeId, SHARED, WaiterId};
 
 /// Sessions in a row that may end before serving anything until their callers fail.
 const EARLY_ENDS: u32 = 3;
@@ -173,22 +173,24 @@ impl<C: Clone> OriginState<C> {
         } else {
             match end {
                 DialEnd::Failed(cause) => {
-                    self.groups[group].warm = 0;
                     let count = if dial.lone { None } else { Some(self.per_session()) };
-                    self.note_failure(now);
-                    self.fail_covered(group, count, &Failure::Dial(cause));
+                    self.dial_failed(group, count, cause, now);
                 }
-                DialEnd::H1Only(cause) => {
-                    self.groups[group].warm = 0;
-                    self.fail_waiters(Some(group), None, &Failure::Dial(cause));
-                }
+                DialEnd::H1Only(cause) => self.dial_failed(group, None, cause, now),
                 DialEnd::Aborted => self.strand(dial.runtime),
             }
         }
         self.replan(now);
     }
 
-    /// A runtime ended: its waiters cannot dial until they are polled elsewhere.
+    fn dial_failed(&mut self, group: usize, count: Option<u32>, cause: C, now: Instant) {
+        self.groups[group].warm = 0;
+        self.note_failure(now);
+        self.fail_covered(group, count, &Failure::Dial(cause));
+    }
+
+    /// A runtime ended: its sessions are never handed out again, its waiters cannot dial until they are polled
+    /// elsewhere.
     pub fn handle_runtime_ended(&mut self, runtime: RuntimeId, now: Instant) {
         let now = self.advance(now);
         self.strand(runtime);
@@ -236,7 +238,7 @@ impl<C: Clone> OriginState<C> {
         }
         self.forget_h1_only(now);
         if self.groups.len() == 1 {
-            return self.replan_group(super::SHARED, now);
+            return self.replan_group(SHARED, now);
         }
         let groups: Vec<usize> = self.groups.iter().map(|(slot, _)| slot).collect();
         for group in groups {
@@ -410,7 +412,7 @@ impl<C: Clone> OriginState<C> {
     /// Fails waiters that hung on what failed, unless a live session can still serve them.
     fn fail_covered(&mut self, group: usize, count: Option<u32>, failure: &Failure<C>) {
         let alive = |(_, session): (usize, &super::Session)| {
-            (session.group == group || session.group == super::SHARED) && session.can_serve()
+            (session.group == group || session.group == SHARED) && session.can_serve()
         };
         if !self.sessions.iter().any(alive) {
             self.fail_waiters(Some(group), count, failure);

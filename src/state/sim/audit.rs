@@ -162,7 +162,10 @@ impl<C: Clone + std::fmt::Debug> OriginState<C> {
         {
             let node = self.waiters.at(waiting);
             for (_, session) in &self.sessions {
-                let may_use = session.group == group || (session.group == SHARED && waiting == oldest);
+                let may_use = match session.group {
+                    SHARED => waiting == oldest,
+                    own => own == group,
+                };
                 let room = session.in_use - session.soft() < session.limit;
                 assert!(
                     !(may_use && session.takes_work() && room && (session.ready || node.empty)),

@@ -165,3 +165,24 @@ fn closing_settles_a_caller_who_wants_a_session_of_its_own_once() {
     assert_eq!(bench.wakes(), [own]);
     assert_eq!(bench.claim(own), Claim::Failed(Failure::Closed));
 }
+
+#[test]
+fn a_failed_private_dial_fails_nobody_whom_a_shared_session_will_serve() {
+    // P9, P11, P36
+    let mut bench = Bench::new(|limits| limits.max_sessions = 1);
+    let first = bench.queue_as(super::super::Caller {
+        empty: false,
+        ..on(1)
+    });
+    let behind = bench.queue();
+    let private = bench.dial();
+    let shared = bench.connect();
+    bench.run(|state, now| state.handle_dial_ended(private, DialEnd::Failed("refused"), now));
+    assert_eq!(
+        bench.claim(behind),
+        Claim::Pending,
+        "the body before it waits for SETTINGS"
+    );
+    bench.settings(shared, 5);
+    assert_eq!(bench.wakes(), [first, behind]);
+}

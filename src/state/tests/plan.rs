@@ -270,3 +270,35 @@ fn a_closed_origin_plans_nothing_and_wants_no_connection() {
     bench.run(|state, now| state.warm(caller(), 2, now));
     assert!(bench.dials.is_empty() && bench.state.is_unused());
 }
+
+#[test]
+fn an_origin_that_cannot_be_spoken_to_is_not_dialed_in_a_loop() {
+    // P9, P17: the replacement of a worn session, and min_sessions, want a dial as long as none succeeds.
+    let mut bench = Bench::new(|limits| limits.min_sessions = 2);
+    let session = bench.serving(10);
+    bench.take();
+    bench.run(|state, now| state.handle_worn(session, now));
+    for _ in 0..5 {
+        let dials = bench.dials.len();
+        assert!(dials <= 2);
+        for _ in 0..dials {
+            bench.end(DialEnd::H1Only("h1 only"));
+        }
+        assert!(bench.dials.is_empty(), "not before the back-off has passed");
+        bench.pass(secs(5));
+        assert_eq!(bench.dials.len(), 1);
+    }
+}
+
+#[test]
+fn an_origin_that_turned_to_http1_fails_nobody_whom_a_session_can_serve() {
+    // P9, P27: a fleet of mixed servers.
+    let mut bench = Bench::new(|_| {});
+    let session = bench.serving(1);
+    bench.take();
+    let waiter = bench.queue();
+    bench.end(DialEnd::H1Only("h1 only"));
+    assert_eq!(bench.claim(waiter), Claim::Pending);
+    bench.release(session);
+    assert_eq!(bench.granted(waiter), session);
+}
