@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use super::limits::UNKNOWN_STREAMS;
 use super::waiters::Status;
-use super::{Action, Caller, Failure, OriginState, Reason, RuntimeId, SHARED, WaiterId};
+use super::{Action, Caller, Failure, OriginState, Phase, Reason, RuntimeId, SHARED, WaiterId};
 
 /// Sessions in a row that may end before serving anything until their callers fail.
 const EARLY_ENDS: u32 = 3;
@@ -194,6 +194,11 @@ impl<C: Clone> OriginState<C> {
     pub fn handle_runtime_ended(&mut self, runtime: RuntimeId, now: Instant) {
         let now = self.advance(now);
         self.strand(runtime);
+        for slot in self.session_slots() {
+            if self.sessions[slot].runtime == runtime && self.sessions[slot].phase == Phase::Active {
+                self.drain(slot, Reason::Lost, now);
+            }
+        }
         self.replan(now);
     }
 

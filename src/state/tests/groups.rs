@@ -186,3 +186,20 @@ fn a_failed_private_dial_fails_nobody_whom_a_shared_session_will_serve() {
     bench.settings(shared, 5);
     assert_eq!(bench.wakes(), [first, behind]);
 }
+
+#[test]
+fn sessions_of_a_runtime_that_ended_are_never_handed_out() {
+    // P36
+    let mut bench = Bench::new(|_| {});
+    let session = bench.serving(10);
+    let soft = bench.queue_as(soft());
+    bench.run(|state, now| state.handle_runtime_ended(super::bench::MAIN, now));
+    assert_eq!(bench.closed, [(session, Reason::Lost)]);
+    assert_eq!(bench.run(|state, _| state.firm_up(soft)), None);
+    let alive = super::super::Caller {
+        runtime: RuntimeId(5),
+        ..caller()
+    };
+    assert!(matches!(bench.acquire(alive), Acquired::Queued(_)));
+    assert_eq!(bench.dials.len(), 1);
+}
