@@ -1,0 +1,4 @@
+//! What the cases do.
+
+pub(crate) mod bulk;
+pub(crate) mod churn;
