@@ -1,25 +1,100 @@
-//! h2pool: a bounded, fair and cancel-safe HTTP/2 client pool.
+//! **h2pool** is a bounded, fair and cancel-safe HTTP/2 client pool, with HTTP/1.1 where a server speaks nothing else, and
+//! a retry layer beside it.
+//!
+//! A client with one HTTP/2 connection per origin queues everything past the server's stream limit, opens connections
+//! that it throws away when it starts cold, and loses requests when the server says GOAWAY. [`H2Pool`] opens as many
+//! sessions as the demand justifies and the bound allows, gives every caller a slot in the order of asking, and sends
+//! again by itself what the server provably did not process.
+//!
+//! ```no_run
+//! use http_body_util::{BodyExt, Empty};
+//!
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let pool = h2pool::H2Pool::builder().max_sessions(4).build()?;
+//! let request = http::Request::get("https://example.com/").body(Empty::<bytes::Bytes>::new())?;
+//! let response = pool.request(request).await?;
+//! println!("{} {:?}", response.status(), response.into_body().collect().await?.to_bytes());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Where to look
+//!
+//! - [`H2Pool`] is the pool and a `tower::Service`; [`Builder`] and [`PoolConfig`] are its settings with their defaults;
+//!   [`H2Pool::origin`] gives one origin as a service whose readiness holds a slot; [`Lease`] is for those who write
+//!   their own client.
+//! - [`Error`] is the one error. Its predicates tell what may be sent again.
+//! - [`connect`] says how connections are made: TCP and TLS by default, any hyper connector, or your own.
+//! - [`Key`] keeps connections apart by more than the origin: a tenant, a TLS identity.
+//!
+//! # Runtimes
+//!
+//! tokio is the runtime. A pool may live in a `static` and be used from several runtimes. A session is driven by the
+//! runtime of the caller that it was opened for. Sessions on multi-thread runtimes serve every caller; one on a
+//! `current_thread` runtime serves only callers on that runtime, and `max_sessions` counts for each such runtime, since
+//! its sessions stand still whenever nobody blocks on it. A session whose runtime has ended is never handed out.
+//!
+//! # Features
+//!
+//! | feature | default | what it gives |
+//! | --- | --- | --- |
+//! | `http1` | yes | HTTP/1.1 sessions for origins that speak nothing else (hyper) |
+//! | `tls` | yes | TLS by rustls with the platform's verifier; implies `tcp` |
+//! | `tcp` | by `tls` | TCP with happy eyeballs, and any hyper connector (hyper-util) |
+//! | `serde` | no | [`PoolConfig`] from TOML or JSON, snapshots to anything |
+//! | `metrics` | no | counters and gauges through the `metrics` facade |
 #![cfg_attr(docsrs, feature(doc_cfg))]
+#![cfg_attr(
+    h2pool_loom,
+    allow(dead_code, unused_imports, missing_docs, reason = "the model checker uses a part of the crate")
+)]
 
+#[cfg(not(h2pool_loom))]
 mod builder;
+#[cfg(not(h2pool_loom))]
 mod clock;
+#[cfg(not(h2pool_loom))]
 mod config;
+#[cfg(not(h2pool_loom))]
 pub mod connect;
+#[cfg(not(h2pool_loom))]
 mod error;
+#[cfg(not(h2pool_loom))]
 mod metrics;
+#[cfg(not(h2pool_loom))]
 mod origin;
+#[cfg(not(h2pool_loom))]
 mod pool;
+#[cfg(not(h2pool_loom))]
 mod session;
+#[cfg(not(h2pool_loom))]
 #[allow(unreachable_pub, reason = "other crates include it by path")]
 mod state;
+#[cfg(h2pool_loom)]
+pub mod state;
+#[cfg(not(h2pool_loom))]
 mod stats;
 mod sync;
 
+/// What loom checks: the production state, the origin's mutex and the lease, on loom's primitives.
+#[cfg(h2pool_loom)]
+#[path = "pool/model.rs"]
+pub mod model;
+
+#[cfg(not(h2pool_loom))]
 pub use builder::Builder;
+#[cfg(not(h2pool_loom))]
 pub use config::{Balance, PoolConfig};
+#[cfg(not(h2pool_loom))]
 pub use connect::Connect;
+#[cfg(not(h2pool_loom))]
 pub use error::Error;
+#[cfg(not(h2pool_loom))]
 pub use origin::{Key, Origin};
+#[cfg(not(h2pool_loom))]
 pub use pool::{H2Pool, Lease, OriginPool, RequestBody, ResponseFuture};
+#[cfg(not(h2pool_loom))]
 pub use session::{Body, ConnectionInfo, Protocol};
+#[cfg(not(h2pool_loom))]
 pub use stats::{SessionFilter, SessionInfo, SessionProtocol, SessionState, SessionsClosed, Stats};

@@ -6,7 +6,9 @@ pub(crate) use parking_lot::Mutex;
 pub(crate) use std::sync::Arc;
 
 #[cfg(h2pool_loom)]
-pub(crate) use loom::sync::{Arc, MutexGuard};
+pub use loom::sync::Arc;
+#[cfg(h2pool_loom)]
+use loom::sync::MutexGuard;
 
 /// loom's mutex with parking_lot's face: nothing poisons it.
 #[cfg(h2pool_loom)]

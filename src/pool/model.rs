@@ -1,0 +1,6 @@
+//! The part of the pool that loom checks, and nothing else of it.
+
+pub mod lease;
+pub mod shared;
+
+pub use crate::sync::Arc;
