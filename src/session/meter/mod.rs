@@ -272,7 +272,7 @@ impl Meter {
         forgotten
     }
 
-    /// Streams in the table: opened and not forgotten.
+    /// Streams in the table: opened and not forgotten, or forgotten before they were opened.
     pub(crate) fn streams(&self) -> usize {
         self.streams.lock().len()
     }

@@ -1,9 +1,9 @@
 //! What is known of each stream that somebody holds.
 //!
 //! A stream enters the table when its HEADERS pass by on the way out, so that no frame of it can come in before, and
-//! leaves it by [`Streams::forget`]. Header blocks are told apart without decoding them: a HEADERS frame that neither
-//! follows DATA nor ends the stream proves that the block before it was an interim response (1xx); trailers always end
-//! the stream (RFC 9113 §8.1). So the interim responses are known exactly, one block late.
+//! leaves it by [`Streams::forget`]. Header blocks are told apart without decoding them: a HEADERS frame that does not
+//! end the stream proves that the block before it was an interim response (1xx), since trailers always end the stream
+//! (RFC 9113 §8.1; h2 resets it otherwise). So the interim responses are known exactly, one block late.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -33,7 +33,6 @@ pub(super) struct Stream {
     interim_bytes: u64,
     /// Length of the current or last header block; `None` before the first.
     block: Option<u64>,
-    data_seen: bool,
     pub(super) ended: bool,
     pub(super) violation: Option<Violation>,
 }
@@ -77,7 +76,6 @@ impl Streams {
     /// `bytes` of DATA came for `id`.
     pub(super) fn data(&mut self, id: u32, bytes: u32, end_stream: bool) {
         if let Some(stream) = self.map.get_mut(&id) {
-            stream.data_seen = true;
             stream.ended |= end_stream;
             stream.unread += u64::from(bytes);
             self.unread += u64::from(bytes);
@@ -134,8 +132,9 @@ impl Streams {
         self.unread
     }
 
+    /// Streams that are held, or were given up before h2 wrote them.
     pub(super) fn len(&self) -> usize {
-        self.map.len()
+        self.map.len() + self.early.len()
     }
 }
 
@@ -147,7 +146,6 @@ impl Stream {
             interim: 0,
             interim_bytes: 0,
             block: None,
-            data_seen: false,
             ended: false,
             violation: None,
         }
@@ -165,7 +163,7 @@ impl Stream {
         end_stream: bool,
         bounds: &Bounds,
     ) -> Result<(), Violation> {
-        if let (Some(last), false, false) = (self.block, self.data_seen, end_stream) {
+        if let (Some(last), false) = (self.block, end_stream) {
             self.interim += 1;
             self.interim_bytes += last;
         }

@@ -1,12 +1,11 @@
 //! The accounting, frame by frame, with explicit times.
 
 mod connection;
+mod streams;
 mod transport;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-use proptest::prelude::*;
 
 use super::parser::kind;
 use super::traffic::{FromPeer, ToPeer};
@@ -227,7 +226,13 @@ fn resets_and_goaways() {
     );
 
     let mut session = Session::open();
-    assert_eq!(session.flood(100, kind::GOAWAY, 0, 0, &[0; 8]), 16);
+    let flood = wire(kind::GOAWAY, 0, 0, &[0; 8]).repeat(100);
+    let now = session.now;
+    assert_eq!(
+        session.from_peer.feed(&session.meter, &flood, || now),
+        16 * 17,
+        "what came before is passed on"
+    );
     assert_eq!(session.meter.violation(), Some(Violation::Goaways { max: 16 }));
 }
 
@@ -263,161 +268,6 @@ fn goaway() {
     );
 }
 
-// P44: 32 interim responses and the final one pass, with and without a body and trailers.
-#[test]
-fn as_many_interim_responses_as_allowed() {
-    let mut session = Session::open();
-    for (id, ends) in [(1, false), (3, true)] {
-        session.open_stream(id);
-        assert_eq!(session.flood(32, kind::HEADERS, END_HEADERS, id, &[0x88]), 32);
-        if ends {
-            session
-                .get(kind::HEADERS, END_HEADERS | END_STREAM, id, &[0x88])
-                .unwrap();
-        } else {
-            session.get(kind::HEADERS, END_HEADERS, id, &[0x88]).unwrap();
-            session
-                .get(kind::HEADERS, END_HEADERS | END_STREAM, id, &[0x88])
-                .unwrap();
-        }
-        assert_eq!(session.meter.stream_violation(id), None);
-        assert!(session.meter.has_ended(id));
-    }
-}
-
-// P44: the 33rd marks its stream and no other; twice as many end the session.
-#[test]
-fn too_many_interim_responses() {
-    let mut session = Session::open();
-    session.open_stream(1);
-    session.open_stream(3);
-    let flood = session.flood(1_000, kind::HEADERS, END_HEADERS, 1, &[0x88]);
-    assert_eq!(flood, 2 * 32 + 1, "the last block of them may be the final one");
-    assert_eq!(
-        session.meter.stream_violation(1),
-        Some(Violation::Informational { stream: 1, max: 32 })
-    );
-    assert_eq!(session.meter.stream_violation(3), None);
-    assert_eq!(
-        session.meter.violation(),
-        Some(Violation::Informational { stream: 1, max: 64 })
-    );
-
-    let mut session = Session::open();
-    session.open_stream(1);
-    assert_eq!(session.flood(33, kind::HEADERS, END_HEADERS, 1, &[0x88]), 33);
-    assert_eq!(session.meter.stream_violation(1), None);
-    session.get(kind::HEADERS, END_HEADERS, 1, &[0x88]).unwrap();
-    assert_eq!(
-        session.meter.stream_violation(1),
-        Some(Violation::Informational { stream: 1, max: 32 })
-    );
-}
-
-// P44: 64 KiB of interim responses; CONTINUATION counts.
-#[test]
-fn interim_responses_too_long() {
-    let mut session = Session::open();
-    session.open_stream(1);
-    for _ in 0..8 {
-        session.get(kind::HEADERS, 0, 1, &[0; 1024]).unwrap();
-        session
-            .get(kind::CONTINUATION, END_HEADERS, 1, &[0; 7 * 1024])
-            .unwrap();
-    }
-    session.get(kind::HEADERS, END_HEADERS, 1, &[0x88]).unwrap();
-    assert_eq!(
-        session.meter.stream_violation(1),
-        None,
-        "exactly 64 KiB, and the final response"
-    );
-    session.get(kind::HEADERS, END_HEADERS, 1, &[0x88]).unwrap();
-    let expected = Violation::InformationalBytes {
-        stream: 1,
-        max: 64 * 1024,
-    };
-    assert_eq!(session.meter.stream_violation(1), Some(expected));
-    for _ in 0..4 {
-        session.get(kind::HEADERS, END_HEADERS, 1, &[0; 16_384]).unwrap();
-    }
-    let session_end = session.get(kind::HEADERS, END_HEADERS, 1, &[0x88]);
-    assert_eq!(
-        session_end,
-        Err(Violation::InformationalBytes {
-            stream: 1,
-            max: 128 * 1024
-        })
-    );
-}
-
-// P44: header and trailer size.
-#[test]
-fn header_block_and_trailers_too_long() {
-    for trailers in [false, true] {
-        let mut session = Session::open();
-        session.open_stream(1);
-        if trailers {
-            session.get(kind::HEADERS, END_HEADERS, 1, &[0x88]).unwrap();
-            session.get(kind::DATA, 0, 1, b"body").unwrap();
-        }
-        session.get(kind::HEADERS, END_STREAM, 1, &[0; 16_384]).unwrap();
-        for _ in 0..3 {
-            session.get(kind::CONTINUATION, 0, 1, &[0; 16_384]).unwrap();
-        }
-        assert_eq!(session.meter.stream_violation(1), None, "64 KiB");
-        session.get(kind::CONTINUATION, END_HEADERS, 1, &[0]).unwrap();
-        let expected = Violation::HeaderBlock {
-            stream: 1,
-            max: 64 * 1024,
-        };
-        assert_eq!(session.meter.stream_violation(1), Some(expected));
-        assert_eq!(session.meter.violation(), None, "other streams go on");
-    }
-}
-
-// P30, P31: unread bytes of a stream and of the session, without padding, until released or forgotten.
-#[test]
-fn unread_data() {
-    let mut session = Session::open();
-    for id in [1, 3] {
-        session.open_stream(id);
-        session.get(kind::HEADERS, END_HEADERS, id, &[0x88]).unwrap();
-    }
-    session.get(kind::DATA, 0, 1, &[0; 1000]).unwrap();
-    session.get(kind::DATA, PADDED, 1, &[9; 1 + 90 + 9]).unwrap();
-    session.get(kind::DATA, END_STREAM, 3, &[0; 50]).unwrap();
-    let meter = Arc::clone(&session.meter);
-    assert_eq!(
-        (meter.unread_of(1), meter.unread_of(3), meter.unread()),
-        (1090, 50, 1140)
-    );
-    assert_eq!((meter.has_ended(1), meter.has_ended(3)), (false, true));
-
-    meter.release(1, 1000);
-    assert_eq!((meter.unread_of(1), meter.unread()), (90, 140));
-    let forgotten = Forgotten {
-        unread: 90,
-        ended: false,
-        quiet: false,
-        violation: None,
-    };
-    assert_eq!(meter.forget(1), Some(forgotten));
-    assert_eq!(
-        (meter.forget(1), meter.unread_of(1), meter.unread()),
-        (None, 0, 50)
-    );
-    session.get(kind::DATA, 0, 1, &[0; 500]).unwrap();
-    meter.release(1, 500);
-    assert_eq!(
-        meter.unread(),
-        50,
-        "late DATA of a forgotten stream is h2's to release"
-    );
-    meter.release(3, 50);
-    assert_eq!(meter.forget(3).unwrap().unread, 0);
-    assert_eq!((meter.unread(), meter.streams()), (0, 0));
-}
-
 // P17: h2 ends the session at 100 empty DATA frames, padding or not, and counts the resets it sends by itself.
 #[test]
 fn rotation_counters() {
@@ -436,127 +286,4 @@ fn rotation_counters() {
         (session.meter.resets_sent(), session.meter.error_resets_sent()),
         (3, 1)
     );
-}
-
-// P44, P19: quiet until a frame arrives on the session, of whatever kind and stream.
-#[test]
-fn quiet() {
-    let mut session = Session::open();
-    assert!(session.meter.quiet_since(1), "not written yet");
-    session.open_stream(1);
-    assert!(session.meter.quiet_since(1));
-    session.get(kind::PING, ACK, 0, &[0; 8]).unwrap();
-    session.open_stream(3);
-    assert_eq!(
-        (session.meter.quiet_since(1), session.meter.quiet_since(3)),
-        (false, true)
-    );
-    assert_eq!(
-        (
-            session.meter.ping_acks_seen(),
-            session.meter.headers_or_data_seen()
-        ),
-        (1, 0)
-    );
-    assert!(session.meter.forget(3).unwrap().quiet);
-    assert!(!session.meter.quiet_since(3), "forgotten");
-    session.get(kind::HEADERS, END_HEADERS, 1, &[0x88]).unwrap();
-    session.get(kind::DATA, 0, 1, &[]).unwrap();
-    assert_eq!(session.meter.headers_or_data_seen(), 2);
-    assert!(!session.meter.forget(1).unwrap().quiet);
-}
-
-// P30: trailers of an upload open nothing; a stream that was given up while h2 still held it is not kept.
-#[test]
-fn streams_opened() {
-    let mut session = Session::open();
-    session.put(kind::HEADERS, END_HEADERS, 1, &[0x82]);
-    session.put(kind::DATA, 0, 1, b"body");
-    session.get(kind::PING, 0, 0, &[0; 8]).unwrap();
-    session.put(kind::HEADERS, END_HEADERS | END_STREAM, 1, &[0]);
-    assert!(
-        !session.meter.quiet_since(1),
-        "the headers count, not the trailers"
-    );
-    assert_eq!((session.meter.opened(), session.meter.data_sent()), (1, 4));
-
-    assert!(session.meter.forget(5).unwrap().quiet);
-    assert_eq!(session.meter.forget(5), None);
-    session.open_stream(3);
-    session.open_stream(5);
-    session.get(kind::DATA, 0, 5, &[0; 10]).unwrap();
-    assert_eq!(
-        (
-            session.meter.opened(),
-            session.meter.streams(),
-            session.meter.unread()
-        ),
-        (3, 2, 0)
-    );
-    assert_eq!(session.meter.forget(5), None);
-}
-
-#[derive(Clone, Debug)]
-enum Op {
-    Open,
-    Data { stream: usize, bytes: u16, padded: bool },
-    Release { stream: usize, part: u8 },
-    Forget { stream: usize },
-}
-
-fn any_op() -> impl Strategy<Value = Op> {
-    let stream = || 0..8usize;
-    prop_oneof![
-        Just(Op::Open),
-        (stream(), 0..3_000u16, any::<bool>()).prop_map(|(stream, bytes, padded)| Op::Data {
-            stream,
-            bytes,
-            padded
-        }),
-        (stream(), any::<u8>()).prop_map(|(stream, part)| Op::Release { stream, part }),
-        stream().prop_map(|stream| Op::Forget { stream }),
-    ]
-}
-
-proptest! {
-    // P30: the session's total is the sum over its streams, after any operations.
-    #[test]
-    fn unread_adds_up(ops in prop::collection::vec(any_op(), 0..100)) {
-        let mut session = Session::open();
-        let mut model: Vec<(u32, u64)> = Vec::new();
-        let mut next = 1;
-        for op in ops {
-            match op {
-                Op::Open => {
-                    session.open_stream(next);
-                    model.push((next, 0));
-                    next += 2;
-                }
-                Op::Data { stream, bytes, padded } if stream < model.len() => {
-                    let mut payload = vec![3; usize::from(bytes)];
-                    if padded {
-                        payload.extend([3; 4]);
-                    }
-                    session.get(kind::DATA, if padded { PADDED } else { 0 }, model[stream].0, &payload).unwrap();
-                    model[stream].1 += u64::from(bytes);
-                }
-                Op::Release { stream, part } if stream < model.len() => {
-                    let (id, unread) = &mut model[stream];
-                    let bytes = *unread * u64::from(part) / 255;
-                    session.meter.release(*id, bytes);
-                    *unread -= bytes;
-                }
-                Op::Forget { stream } if stream < model.len() => {
-                    let (id, unread) = model.remove(stream);
-                    prop_assert_eq!(session.meter.forget(id).unwrap().unread, unread);
-                }
-                _ => {}
-            }
-            for (id, unread) in &model {
-                prop_assert_eq!(session.meter.unread_of(*id), *unread);
-            }
-            prop_assert_eq!(session.meter.unread(), model.iter().map(|(_, unread)| unread).sum::<u64>());
-            prop_assert_eq!(session.meter.streams(), model.len());
-        }
-    }
 }
