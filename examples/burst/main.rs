@@ -58,7 +58,7 @@ fn compare(options: &Options) -> Result<()> {
     };
     let mut all: Vec<Measured> = Vec::new();
     for kind in transports {
-        for measured in measure(kind, &target, server.as_mut(), load)? {
+        for measured in measure(kind, &target, server.as_mut(), load, options.pool())? {
             if let Some(error) = &measured.first_error {
                 let row = &measured.row;
                 note(format_args!(

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
+use h2pool::PoolConfig;
 use hdrhistogram::Histogram;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
@@ -15,6 +16,7 @@ use crate::options::Kind;
 use crate::round::{self, Load, Outcome};
 use crate::server::Server;
 use crate::target::Target;
+use crate::transport::pool::Pool;
 use crate::transport::{Transport, bare, hyper};
 
 /// Pause before each round, in which the processes come to rest.
@@ -56,7 +58,7 @@ pub(crate) struct Row {
     pub(crate) p99_ms: f64,
     pub(crate) wall_ms: f64,
     /// That carried the round or were opened in it, as the server counted; with `--url`, opened by the client so far.
-    pub(crate) connections: usize,
+    pub(crate) connections: u64,
 }
 
 /// A line of the results with what stands behind it.
@@ -74,6 +76,7 @@ pub(crate) fn measure(
     target: &Target,
     server: Option<&mut Server>,
     load: Load,
+    pool: PoolConfig,
 ) -> Result<Vec<Measured>> {
     let runtime = Runtime::new()?;
     let bench = Bench {
@@ -86,7 +89,7 @@ pub(crate) fn measure(
         Kind::H1 => bench.rounds(async { Ok(hyper::h1(target)) }),
         Kind::H2Single => bench.rounds(async { Ok(hyper::h2(target)) }),
         Kind::H2Bare => bench.rounds(bare::Bare::open(target)),
-        Kind::H2Pool => anyhow::bail!("h2pool does not send requests yet"),
+        Kind::H2Pool => bench.rounds(async { Pool::new(target, pool) }),
     }
 }
 
@@ -138,7 +141,7 @@ impl Bench<'_> {
         Ok(self.measured(round, outcome, connections))
     }
 
-    fn measured(&self, round: Round, outcome: Outcome, connections: usize) -> Measured {
+    fn measured(&self, round: Round, outcome: Outcome, connections: u64) -> Measured {
         let quantile = |q| hundredths(outcome.latency.value_at_quantile(q) as f64 / 1e3);
         let row = Row {
             transport: self.kind,

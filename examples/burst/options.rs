@@ -128,11 +128,7 @@ impl Options {
     /// The transports to run, each once.
     pub(crate) fn transports(&self) -> Vec<Kind> {
         let mut chosen = Vec::new();
-        for kind in self
-            .transports
-            .as_deref()
-            .unwrap_or(&[Kind::H1, Kind::H2Single, Kind::H2Bare])
-        {
+        for kind in self.transports.as_deref().unwrap_or(Kind::value_variants()) {
             if !chosen.contains(kind) {
                 chosen.push(*kind);
             }
@@ -227,6 +223,7 @@ mod tests {
     fn transports_run_in_the_given_order_and_once() {
         let options = parse("burst --transports h2pool,h1,h2pool").unwrap();
         assert_eq!(options.transports(), [Kind::H2Pool, Kind::H1]);
+        assert_eq!(parse("burst").unwrap().transports(), Kind::value_variants());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Counts the connections that a round uses.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::Count;
 
@@ -9,8 +9,8 @@ use super::Count;
 #[derive(Debug, Default)]
 pub(super) struct Counter {
     round: AtomicU64,
-    used: AtomicUsize,
-    open: AtomicUsize,
+    used: AtomicU64,
+    open: AtomicU64,
 }
 
 impl Counter {

@@ -38,9 +38,9 @@ pub(crate) struct Address {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Count {
     /// Connections that were accepted, or carried a request, in the round.
-    pub(crate) used: usize,
+    pub(crate) used: u64,
     /// Connections that are open now.
-    pub(crate) open: usize,
+    pub(crate) open: u64,
 }
 
 /// A running server; it ends when this is dropped.

@@ -11,11 +11,11 @@ use h2::client::SendRequest;
 use http::{Request, Uri, Version};
 use tokio::sync::Semaphore;
 
-use super::{Answer, H2, Transport};
+use super::{Answer, Transport};
 use crate::target::Target;
 
 /// How many connections are opened.
-const CONNECTIONS: usize = 8;
+const CONNECTIONS: u64 = 8;
 
 /// Bytes that the server may send ahead on a stream and on a connection; what hyper's client allows.
 const STREAM_WINDOW: u32 = 2 << 20;
@@ -54,7 +54,7 @@ impl Bare {
 
 impl Lane {
     async fn open(target: &Target) -> Result<Self> {
-        let io = target.connect(&[H2]).await?;
+        let io = target.connect(&[b"h2"]).await?;
         let (send, mut connection) = h2::client::Builder::new()
             .enable_push(false)
             .initial_window_size(STREAM_WINDOW)
@@ -93,7 +93,7 @@ impl Transport for Bare {
         })
     }
 
-    fn opened(&self) -> usize {
-        self.lanes.len()
+    fn opened(&self) -> u64 {
+        CONNECTIONS
     }
 }

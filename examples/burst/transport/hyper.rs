@@ -1,7 +1,7 @@
 //! `h1` and `h2-single`: hyper-util's client over hyper-rustls.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use anyhow::Result;
 use bytes::Bytes;
@@ -20,7 +20,7 @@ use crate::target::{CONNECT_TIMEOUT, Target};
 pub(crate) struct Hyper<C> {
     client: Client<C, Empty<Bytes>>,
     uri: Uri,
-    opened: Arc<AtomicUsize>,
+    opened: Arc<AtomicU64>,
 }
 
 /// HTTP/1.1 alone; the client opens as many connections as it likes.
@@ -34,7 +34,7 @@ pub(crate) fn h2(target: &Target) -> Hyper<impl Connect + Clone + Send + Sync + 
 }
 
 fn hyper(target: &Target, h2: bool) -> Hyper<impl Connect + Clone + Send + Sync + 'static> {
-    let opened = Arc::new(AtomicUsize::new(0));
+    let opened = Arc::new(AtomicU64::new(0));
     let mut tcp = HttpConnector::new();
     tcp.enforce_http(false);
     tcp.set_nodelay(true);
@@ -71,7 +71,7 @@ impl<C: Connect + Clone + Send + Sync + 'static> Transport for Hyper<C> {
         })
     }
 
-    fn opened(&self) -> usize {
+    fn opened(&self) -> u64 {
         self.opened.load(Relaxed)
     }
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod bare;
 pub(crate) mod hyper;
+pub(crate) mod pool;
 
 use std::future::Future;
 use std::pin::pin;
@@ -11,16 +12,13 @@ use http::StatusCode;
 use http_body::Body;
 use http_body_util::BodyExt;
 
-/// The two protocols' names in ALPN (RFC 7301).
-const H2: &[u8] = b"h2";
-
 /// Sends the request of the burst.
 pub(crate) trait Transport: Send + Sync + 'static {
     /// Sends one request and reads the answer to its end.
     fn get(&self) -> impl Future<Output = anyhow::Result<Answer>> + Send;
 
     /// Connections opened so far.
-    fn opened(&self) -> usize;
+    fn opened(&self) -> u64;
 }
 
 /// An answer that was read to its end.
