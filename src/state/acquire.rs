@@ -5,10 +5,7 @@ use std::time::Instant;
 use super::serve::Open;
 use super::session::Class;
 use super::waiters::{Lane, Status};
-use super::{
-    Acquired, Action, Caller, Claim, Failure, OriginState, Phase, Reason, RuntimeId, SHARED, SessionId,
-    WaiterId, after,
-};
+use super::{Acquired, Caller, Claim, OriginState, RuntimeId, SHARED, SessionId, WaiterId};
 
 impl<C: Clone> OriginState<C> {
     /// A slot on a shared session, if there is one and nobody waits. Needs no clock and no knowledge of the caller's

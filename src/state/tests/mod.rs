@@ -6,6 +6,7 @@
 mod acquire;
 mod bench;
 mod groups;
+mod lifecycle;
 mod plan;
 mod soft;
 mod waiters;
