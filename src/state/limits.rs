@@ -37,6 +37,13 @@ pub struct Limits {
     pub backoff_max: Duration,
 }
 
+impl Limits {
+    /// Whether a session that has carried so many streams is to be replaced.
+    pub(super) fn is_worn(&self, streams: u64) -> bool {
+        self.max_streams_per_session.is_some_and(|max| streams >= max)
+    }
+}
+
 /// The limit on streams before the server's SETTINGS are known and nothing was learned before.
 pub(super) const UNKNOWN_STREAMS: u32 = 100;
 

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::session::Class;
 use super::waiters::Status;
-use super::{Action, Failure, OriginState, Phase, Reason, SHARED, SessionId, after};
+use super::{Action, Failure, OriginState, Phase, SHARED, SessionId, after};
 
 /// Which sessions a caller may use now, so that it overtakes nobody (P11).
 #[derive(Clone, Copy)]
@@ -64,20 +64,17 @@ impl<C: Clone> OriginState<C> {
         self.count_stream(slot)
     }
 
-    /// A slot is going to carry a stream.
+    /// A slot is going to carry a stream. Since grants read no clock, a session that is worn by it is retired by the
+    /// timer, which is due at once.
     pub(super) fn count_stream(&mut self, slot: usize) -> SessionId {
         let session = &mut self.sessions[slot];
         session.streams += 1;
         session.idle_since = None;
-        let worn = self
-            .limits
-            .max_streams_per_session
-            .is_some_and(|max| session.streams >= max);
-        self.refile(slot);
-        if worn && self.sessions[slot].retiring.is_none() {
-            let now = self.now;
-            self.retire(slot, Reason::Worn, now);
+        if self.limits.is_worn(session.streams) && session.retiring.is_none() {
+            session.expires_at = Some(self.now);
+            self.arm(Some(self.now));
         }
+        self.refile(slot);
         self.session_id(slot)
     }
 

@@ -47,7 +47,9 @@ impl<C: Clone> OriginState<C> {
             self.drain(slot, Reason::Idle, now);
         } else if is_due(self.sessions[slot].expires_at, now) {
             self.sessions[slot].expires_at = None;
-            self.retire(slot, Reason::Age, now);
+            let worn = self.limits.is_worn(self.sessions[slot].streams);
+            let reason = if worn { Reason::Worn } else { Reason::Age };
+            self.retire(slot, reason, now);
         }
         self.arm_session(slot);
     }

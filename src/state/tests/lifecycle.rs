@@ -405,3 +405,29 @@ fn marked_as_http1_only_the_h2_sessions_take_no_more_work() {
     bench.release(h2);
     assert_eq!(bench.closed, [(h2, Reason::Protocol)]);
 }
+
+#[test]
+fn streams_are_counted_and_the_last_one_brings_a_replacement() {
+    // P17: nothing is timed by a clock that was read long ago.
+    let mut bench = Bench::new(|limits| (limits.max_streams_per_session, limits.max_sessions) = (Some(4), 1));
+    let old = bench.serving(10);
+    bench.take();
+    bench.take();
+    bench.now += secs(3600);
+    bench.run(|state, _| state.try_acquire(true)).expect("room");
+    bench.pass(secs(0));
+    assert_eq!(bench.dials.len(), 1);
+    let new = bench.connect();
+    bench.pass(secs(9));
+    assert!(
+        bench.killed.is_empty(),
+        "the replacement and the old session have their full time"
+    );
+    assert_eq!(bench.take(), new);
+    let streams: Vec<_> = bench.state.snapshot().map(|session| session.streams).collect();
+    assert_eq!(streams, [4, 1]);
+    for _ in 0..3 {
+        bench.release(old);
+    }
+    assert_eq!(bench.closed, [(old, Reason::Worn)]);
+}
