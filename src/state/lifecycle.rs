@@ -94,12 +94,16 @@ impl<C: Clone> OriginState<C> {
     }
 
     /// A stream was cancelled and nothing was heard since its HEADERS: the slot stays taken, and the session is last
-    /// choice, until a sign of life (P19, P44). In place of [`release`](Self::release).
+    /// choice, until a sign of life (P19, P44). In place of [`release`](Self::release). On a session that takes no more
+    /// work there is nothing to be careful with, and the slot is just given back.
     pub fn park(&mut self, id: SessionId, now: Instant) {
         let Some(slot) = self.session_slot(id) else {
             return;
         };
         let now = self.advance(now);
+        if self.sessions[slot].phase == Phase::Draining {
+            return self.release(id, || now);
+        }
         let probe_by = after(now, Some(self.limits.probe_timeout));
         let session = &mut self.sessions[slot];
         session.parked += 1;

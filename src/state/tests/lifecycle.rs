@@ -431,3 +431,15 @@ fn streams_are_counted_and_the_last_one_brings_a_replacement() {
     }
     assert_eq!(bench.closed, [(old, Reason::Worn)]);
 }
+
+#[test]
+fn a_stream_cancelled_on_a_draining_session_needs_no_probe() {
+    // P18, P44: no stream follows it, and the session ends with its last one.
+    let mut bench = Bench::new(|limits| limits.drain_timeout = None);
+    let session = bench.serving(5);
+    bench.take();
+    bench.goaway(session);
+    bench.run(|state, now| state.park(session, now));
+    assert_eq!(bench.closed, [(session, Reason::Goaway)]);
+    assert!(bench.probed.is_empty());
+}
