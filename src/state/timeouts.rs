@@ -6,7 +6,7 @@
 
 use std::time::Instant;
 
-use super::session::{Phase, Reason};
+use super::session::{Phase, Reason, Session};
 use super::{Failure, OriginState, SHARED, after};
 
 impl<C: Clone> OriginState<C> {
@@ -26,12 +26,8 @@ impl<C: Clone> OriginState<C> {
 
     fn session_timeouts(&mut self, slot: usize, now: Instant) {
         if self.sessions[slot].phase == Phase::Draining {
-            if is_due(self.sessions[slot].drain_by, now) {
-                self.sessions[slot].drain_by = None;
-                let reason = self.sessions[slot].reason.unwrap_or(Reason::Closed);
-                self.tell_kill(slot, reason);
-            }
-            return self.arm(self.sessions[slot].drain_by);
+            self.draining_timeouts(slot, now);
+            return self.arm_session(slot);
         }
         if is_due(self.sessions[slot].held_until, now) {
             self.sessions[slot].held_until = None;
@@ -52,6 +48,23 @@ impl<C: Clone> OriginState<C> {
             self.retire(slot, reason, now);
         }
         self.arm_session(slot);
+    }
+
+    /// Its time is up, or its server never said a word.
+    fn draining_timeouts(&mut self, slot: usize, now: Instant) {
+        let session = &mut self.sessions[slot];
+        let late = is_due(session.drain_by, now);
+        let silent = !session.ready && is_due(session.useful_by, now);
+        if late {
+            session.drain_by = None;
+        }
+        if is_due(session.useful_by, now) {
+            session.useful_by = None;
+        }
+        if late || silent {
+            let reason = session.reason.unwrap_or(Reason::Closed);
+            self.tell_kill(slot, if silent { Reason::Useless } else { reason });
+        }
     }
 
     /// No SETTINGS in time: whatever runs on it ends. A limit of zero all the time: it ends when nothing runs on it.
@@ -96,35 +109,27 @@ impl<C: Clone> OriginState<C> {
     /// Finds when the session is next to be looked at.
     fn arm_session(&mut self, slot: usize) {
         let session = &self.sessions[slot];
-        let idle = session
-            .idle_since
-            .and_then(|since| after(since, self.limits.idle_timeout));
-        // A session kept by `min_sessions` is looked at again after as long.
-        let idle = idle.map(|due| {
-            if due > self.now {
-                Some(due)
-            } else {
-                after(self.now, self.limits.idle_timeout)
-            }
-        });
-        let drain_by = if session.phase == Phase::Draining {
-            session.drain_by
-        } else {
-            None
+        let dues = match session.phase {
+            Phase::Draining => [session.drain_by, session.useful_by, None, None, None],
+            Phase::Active => [
+                session.held_until,
+                session.useful_by,
+                session.probe_by,
+                session.expires_at,
+                self.idle_check(session),
+            ],
         };
-        let dues = [
-            session.held_until,
-            session.useful_by,
-            session.probe_by,
-            session.expires_at,
-            drain_by,
-        ];
-        let idle = if session.phase == Phase::Active {
-            idle.flatten()
+        dues.into_iter().for_each(|due| self.arm(due));
+    }
+
+    /// When to see whether a session has idled out. One that is kept is looked at again after as long.
+    fn idle_check(&self, session: &Session) -> Option<Instant> {
+        let due = after(session.idle_since?, self.limits.idle_timeout)?;
+        if due > self.now {
+            Some(due)
         } else {
-            None
-        };
-        dues.into_iter().chain([idle]).for_each(|due| self.arm(due));
+            after(self.now, self.limits.idle_timeout)
+        }
     }
 }
 

@@ -443,3 +443,18 @@ fn a_stream_cancelled_on_a_draining_session_needs_no_probe() {
     assert_eq!(bench.closed, [(session, Reason::Goaway)]);
     assert!(bench.probed.is_empty());
 }
+
+#[test]
+fn a_session_of_ones_own_that_stays_silent_is_killed() {
+    // P3, P23
+    let mut bench = Bench::new(|_| {});
+    let own = bench
+        .run(|state, now| state.acquire_own(with_body(), now))
+        .expect("room");
+    let session = bench.connect();
+    assert_eq!(bench.granted(own), session);
+    bench.pass(secs(10));
+    assert_eq!(bench.killed, [(session, Reason::Useless)]);
+    bench.lose(session);
+    assert!(bench.state.is_unused());
+}
