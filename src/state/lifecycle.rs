@@ -10,13 +10,16 @@ impl<C: Clone> OriginState<C> {
     /// A dial succeeded; the connection speaks `protocol`. `None`: nobody wants it any more, drop it.
     pub fn handle_dialed(&mut self, id: DialId, protocol: Protocol, now: Instant) -> Option<SessionId> {
         let now = self.advance(now);
-        let dial = self.take_dial(id)?;
+        let mut dial = self.take_dial(id)?;
         let group = dial.group;
-        let unwanted = dial.own.is_some_and(|waiter| self.waiters.get(waiter).is_none());
+        // Whoever wanted it for itself may be gone: then it serves the next, where the bound allows (P8).
+        let gone = dial.own.is_some_and(|waiter| self.waiters.get(waiter).is_none());
+        let unwanted = gone && !self.has_room_for_dial(group);
         if self.closed || unwanted {
             self.tidy_group(group);
             return None;
         }
+        dial.own = dial.own.filter(|_| !gone);
         let slot = self.insert_session(&dial, protocol, now);
         if dial.own.is_none() {
             self.learn_protocol(protocol, now);

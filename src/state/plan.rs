@@ -268,13 +268,7 @@ impl<C: Clone> OriginState<C> {
     /// Whether the group wants one more dial, where it would run, and whether it is a replacement.
     fn wanted_dial(&self, slot: usize) -> Option<(RuntimeId, bool)> {
         let group = &self.groups[slot];
-        let bound = if self.plan.h1 {
-            self.limits.max_h1_connections
-        } else {
-            self.limits.max_sessions
-        };
-        let open = group.active + group.dialing;
-        if open >= bound || group.draining > self.limits.max_sessions {
+        if !self.has_room_for_dial(slot) {
             return None;
         }
         let coming = group.dialing + group.fresh;
@@ -300,7 +294,18 @@ impl<C: Clone> OriginState<C> {
         } else {
             0
         };
-        (open < group.warm.max(kept)).then_some((runtime, false))
+        (group.active + group.dialing < group.warm.max(kept)).then_some((runtime, false))
+    }
+
+    /// Whether the bound allows one more session.
+    pub(super) fn has_room_for_dial(&self, group: usize) -> bool {
+        let group = &self.groups[group];
+        let bound = if self.plan.h1 {
+            self.limits.max_h1_connections
+        } else {
+            self.limits.max_sessions
+        };
+        group.active + group.dialing < bound && group.draining <= self.limits.max_sessions
     }
 
     /// Whether requests have run on the group's sessions lately, so that `min_sessions` applies.

@@ -458,3 +458,20 @@ fn a_session_of_ones_own_that_stays_silent_is_killed() {
     bench.lose(session);
     assert!(bench.state.is_unused());
 }
+
+#[test]
+fn sessions_of_ones_own_are_bounded_and_no_connection_is_wasted() {
+    // P5, P8, P23
+    let mut bench = Bench::new(|limits| limits.max_sessions = 1);
+    let own = bench
+        .run(|state, now| state.acquire_own(caller(), now))
+        .expect("room");
+    assert_eq!(bench.run(|state, now| state.acquire_own(caller(), now)), None);
+    bench.cancel(own);
+    let session = bench.open(5);
+    assert_eq!(
+        bench.take(),
+        session,
+        "whoever asked has gone; the connection serves the next"
+    );
+}
