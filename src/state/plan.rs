@@ -297,7 +297,8 @@ impl<C: Clone> OriginState<C> {
         (group.active + group.dialing < group.warm.max(kept)).then_some((runtime, false))
     }
 
-    /// Whether the bound allows one more session.
+    /// Whether the bound allows one more session. Those that drain do not count, but with them there are never more
+    /// than twice as many (P5): beyond that dials wait until one has ended, for `drain_timeout` at most.
     pub(super) fn has_room_for_dial(&self, group: usize) -> bool {
         let group = &self.groups[group];
         let bound = if self.plan.h1 {
@@ -305,7 +306,8 @@ impl<C: Clone> OriginState<C> {
         } else {
             self.limits.max_sessions
         };
-        group.active + group.dialing < bound && group.draining <= self.limits.max_sessions
+        let open = group.active + group.dialing;
+        open < bound && open + group.draining < bound.saturating_mul(2)
     }
 
     /// Whether requests have run on the group's sessions lately, so that `min_sessions` applies.

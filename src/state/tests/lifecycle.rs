@@ -475,3 +475,24 @@ fn sessions_of_ones_own_are_bounded_and_no_connection_is_wasted() {
         "whoever asked has gone; the connection serves the next"
     );
 }
+
+#[test]
+fn draining_sessions_do_not_count_but_are_bounded() {
+    // P5: at most twice the bound in all, whatever the server does.
+    let mut bench = Bench::new(|limits| (limits.max_sessions, limits.drain_timeout) = (2, None));
+    let mut old = Vec::new();
+    for _ in 0..4 {
+        let session = bench.serving(1);
+        assert_eq!(bench.take(), session);
+        bench.goaway(session);
+        old.push(session);
+    }
+    let waiter = bench.queue();
+    bench.pass(secs(60));
+    assert!(bench.dials.is_empty(), "four still drain");
+    bench.release(old[0]);
+    bench.lose(old[0]);
+    assert_eq!(bench.dials.len(), 1);
+    let session = bench.open(1);
+    assert_eq!(bench.granted(waiter), session);
+}
