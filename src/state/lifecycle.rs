@@ -55,7 +55,7 @@ impl<C: Clone> OriginState<C> {
         }
         let due = session.useful_by;
         self.arm(due);
-        if limit > 0 {
+        if limit > 0 && !self.plan.h1 {
             self.plan.learned = Some(limit);
         }
         self.revoke_excess(slot);

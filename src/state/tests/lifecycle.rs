@@ -496,3 +496,16 @@ fn draining_sessions_do_not_count_but_are_bounded() {
     let session = bench.open(1);
     assert_eq!(bench.granted(waiter), session);
 }
+
+#[test]
+fn settings_of_an_old_h2_session_teach_nothing_about_http1() {
+    // P25: a late SETTINGS frame does not make one HTTP/1.1 connection cover a hundred callers.
+    let mut bench = Bench::new(|_| {});
+    let h2 = bench.serving(100);
+    bench.take();
+    let now = bench.now;
+    bench.run(|state, _| state.set_h1_only(Some(now + secs(300)), now));
+    bench.settings(h2, 100);
+    bench.queue_many(5);
+    assert_eq!(bench.dials.len(), 5);
+}
