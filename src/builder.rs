@@ -10,7 +10,7 @@ use crate::config::{Balance, PoolConfig};
 use crate::connect::{Connect, Defaults, ErasedConnect, default_connector, erase};
 use crate::error::Error;
 use crate::origin::{Key, Origin};
-use crate::pool::{Fallback, H2Pool, RequestBody};
+use crate::pool::{Core, Fallback, H2Pool, RequestBody};
 
 /// Builds a pool: its configuration, and how it connects.
 ///
@@ -89,6 +89,10 @@ impl<O: Key> Builder<O> {
     /// # Errors
     /// `is_config()` names the field that is out of range, or the feature that a connector needs.
     pub fn build(self) -> Result<H2Pool<O>, Error> {
+        self.core().map(H2Pool::of)
+    }
+
+    pub(crate) fn core(self) -> Result<Arc<Core<O>>, Error> {
         self.config.validate()?;
         let connector = match self.connector {
             Some(connector) => connector,
@@ -99,7 +103,7 @@ impl<O: Key> Builder<O> {
                 blocking_threads: self.config.blocking_threads,
             })?,
         };
-        Ok(H2Pool::assemble(self.config, connector, self.fallback))
+        Ok(Core::new(self.config, connector, self.fallback))
     }
 }
 

@@ -47,7 +47,12 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(
     h2pool_loom,
-    allow(dead_code, unused_imports, missing_docs, reason = "the model checker uses a part of the crate")
+    allow(
+        dead_code,
+        unused_imports,
+        missing_docs,
+        reason = "the model checker uses a part of the crate"
+    )
 )]
 
 #[cfg(not(h2pool_loom))]

@@ -50,7 +50,7 @@ pub(crate) struct Core<O: Key> {
 }
 
 impl<O: Key> Core<O> {
-    pub(super) fn new(
+    pub(crate) fn new(
         config: PoolConfig,
         connector: Arc<dyn ErasedConnect<O>>,
         fallback: Option<Fallback>,

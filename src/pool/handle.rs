@@ -1,20 +1,68 @@
-//! What keeps a pool open: its handles.
+//! What keeps a pool open: its handles, and the process-wide pool (P35).
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::acquire::{Held, Want};
 use super::core::{Core, closed, some};
 use super::entry::Entry;
+use super::members::{Members, Membership};
 use crate::error::Error;
-use crate::origin::Key;
+use crate::origin::{Key, Origin};
 
-/// Shared by all handles of a pool; the last one to go ends the sessions.
+/// A handle and its clones; the last one to go ends the sessions, or leaves the process-wide pool.
 pub(super) struct Lifeline<O: Key> {
     core: Arc<Core<O>>,
+    closed: AtomicBool,
+    /// Told when it is closed, so that those who wait through it stop.
+    closing: Notify,
+    /// What is left of the process-wide pool, for one of its handles.
+    shared: Option<Share<O>>,
+}
+
+/// A place among the handles of a pool that several share.
+struct Share<O: Key> {
+    members: &'static Members<Arc<Core<O>>>,
+    membership: Mutex<Option<Membership>>,
+}
+
+/// The process-wide pool.
+static SHARED: Members<Arc<Core<Origin>>> = Members::new();
+
+impl Lifeline<Origin> {
+    /// A handle of the process-wide pool, which `fresh` becomes if there is none.
+    pub(super) fn join(fresh: Arc<Core<Origin>>, any: bool) -> Result<Arc<Self>, Error> {
+        let wanted = fresh.config.clone();
+        let joined = SHARED.join(fresh, |core| any || core.config == wanted);
+        let (core, membership, _) = joined.map_err(|_| {
+            Error::config(
+                "the process-wide pool exists with another configuration: close its handles first, use `shared()` to \
+                 take it as it is, or build a pool of your own",
+            )
+        })?;
+        let share = Share {
+            members: &SHARED,
+            membership: Mutex::new(Some(membership)),
+        };
+        Ok(Self::with(core, Some(share)))
+    }
 }
 
 impl<O: Key> Lifeline<O> {
     pub(super) fn new(core: Arc<Core<O>>) -> Arc<Self> {
-        Arc::new(Self { core })
+        Self::with(core, None)
+    }
+
+    fn with(core: Arc<Core<O>>, shared: Option<Share<O>>) -> Arc<Self> {
+        Arc::new(Self {
+            core,
+            closed: AtomicBool::new(false),
+            closing: Notify::new(),
+            shared,
+        })
     }
 
     pub(super) fn core(&self) -> &Arc<Core<O>> {
@@ -22,11 +70,45 @@ impl<O: Key> Lifeline<O> {
     }
 
     pub(super) fn is_closed(&self) -> bool {
-        self.core.is_closed()
+        self.closed.load(Ordering::Acquire) || self.core.is_closed()
     }
 
+    /// Closes this handle and its clones; the pool with them, unless others share it.
     pub(super) fn close(&self) {
-        self.core.close(some(self.core.config.drain_timeout));
+        self.closed.store(true, Ordering::Release);
+        let grace = some(self.core.config.drain_timeout);
+        match &self.shared {
+            None => self.core.close(grace),
+            Some(share) => {
+                if let Some(core) = share.leave() {
+                    core.close(grace);
+                }
+                self.closing.notify_waiters();
+            }
+        }
+    }
+
+    /// Resolves when this handle, one of several of a pool, is closed. (A handle that owns its pool closes the origins,
+    /// which tell their waiters themselves.)
+    async fn wait_closing(&self) {
+        let notified = self.closing.notified();
+        tokio::pin!(notified);
+        notified.as_mut().enable();
+        if !self.is_closed() {
+            notified.await;
+        }
+    }
+
+    /// A slot, unless this handle is closed while it is waited for.
+    pub(super) async fn acquire(&self, entry: &Arc<Entry<O>>, want: Want) -> Result<Held<O>, Error> {
+        if self.shared.is_none() {
+            return entry.acquire(want).await;
+        }
+        tokio::select! {
+            biased;
+            acquired = entry.acquire(want) => acquired,
+            () = self.wait_closing() => Err(entry.name(closed())),
+        }
     }
 
     /// The entry of an origin.
@@ -38,9 +120,24 @@ impl<O: Key> Lifeline<O> {
     }
 }
 
+impl<O: Key> Share<O> {
+    /// The pool, for the last to leave.
+    fn leave(&self) -> Option<Arc<Core<O>>> {
+        let membership = self.membership.lock().take()?;
+        self.members.leave(membership)
+    }
+}
+
 impl<O: Key> Drop for Lifeline<O> {
     fn drop(&mut self) {
         // Streams that still run keep their sessions until they end; nothing else is left of the pool.
-        self.core.close(None);
+        match &self.shared {
+            None => self.core.close(None),
+            Some(share) => {
+                if let Some(core) = share.leave() {
+                    core.close(None);
+                }
+            }
+        }
     }
 }

@@ -12,6 +12,8 @@ mod fallback;
 mod handle;
 #[allow(unreachable_pub, reason = "the model checker sees it from outside")]
 mod lease;
+#[allow(unreachable_pub, reason = "the model checker sees it from outside")]
+mod members;
 mod origin_pool;
 mod registry;
 mod request;
@@ -27,20 +29,19 @@ use bytes::Buf;
 use http::{Request, Response};
 
 use self::acquire::{Held, Want};
-use self::core::Core;
 use self::handle::Lifeline;
 use self::request::Exchange;
 use self::shared::run;
 use crate::builder::Builder;
 use crate::clock;
 use crate::config::PoolConfig;
-use crate::connect::ErasedConnect;
 use crate::error::{BoxError, Error};
 use crate::origin::{Key, Origin};
 use crate::session::{Body, Outgoing};
 use crate::state::Phase;
 use crate::stats::{SessionInfo, Stats};
 
+pub(crate) use self::core::Core;
 pub(crate) use self::fallback::Fallback;
 pub use self::fallback::RequestBody;
 pub use self::origin_pool::OriginPool;
@@ -80,16 +81,38 @@ impl H2Pool<Origin> {
     pub fn new() -> Result<Self, Error> {
         Self::builder().build()
     }
+
+    /// A handle of the process-wide pool, which is made with the default configuration if there is none.
+    ///
+    /// Each call is a handle of its own: its [`close`](Self::close) and [`is_closed`](Self::is_closed) are shared with
+    /// its clones and nobody else. The last handle to close, or to go, ends the sessions; the next call starts afresh.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn shared() -> Result<Self, Error> {
+        Self::join(PoolConfig::default(), true)
+    }
+
+    /// The same with a configuration.
+    ///
+    /// # Errors
+    /// `is_config()` when the process-wide pool exists with another configuration, or when this one is not valid.
+    pub fn shared_with(config: PoolConfig) -> Result<Self, Error> {
+        Self::join(config, false)
+    }
+
+    fn join(config: PoolConfig, any: bool) -> Result<Self, Error> {
+        let fresh = Self::builder().config(config).core()?;
+        Ok(Self {
+            lifeline: Lifeline::join(fresh, any)?,
+        })
+    }
 }
 
 impl<O: Key> H2Pool<O> {
-    pub(crate) fn assemble(
-        config: PoolConfig,
-        connector: Arc<dyn ErasedConnect<O>>,
-        fallback: Option<Fallback>,
-    ) -> Self {
+    pub(crate) fn of(core: Arc<Core<O>>) -> Self {
         Self {
-            lifeline: Lifeline::new(Core::new(config, connector, fallback)),
+            lifeline: Lifeline::new(core),
         }
     }
 
@@ -113,15 +136,19 @@ impl<O: Key> H2Pool<O> {
     /// Dropped, the wait leaves the queue at once; a slot on its way goes to the next caller.
     pub async fn acquire(&self, key: &O) -> Result<Lease<O>, Error> {
         let entry = self.lifeline.entry(key)?;
-        let held = entry
-            .acquire(Want {
-                empty: true,
-                first: false,
-            })
+        let held = self
+            .lifeline
+            .acquire(
+                &entry,
+                Want {
+                    empty: true,
+                    first: false,
+                },
+            )
             .await?;
         Ok(Lease {
             held,
-            _lifeline: self.lifeline.clone(),
+            lifeline: self.lifeline.clone(),
         })
     }
 
@@ -259,7 +286,7 @@ impl<O: Key> fmt::Debug for H2Pool<O> {
 /// ```
 pub struct Lease<O: Key = Origin> {
     held: Held<O>,
-    _lifeline: Arc<Lifeline<O>>,
+    lifeline: Arc<Lifeline<O>>,
 }
 
 impl<O: Key> Lease<O> {
@@ -281,7 +308,14 @@ impl<O: Key> Lease<O> {
         let (mut parts, body) = request.into_parts();
         service::complete(&mut parts, entry.key.origin())?;
         let body = Outgoing::new(body, entry.core.config.replay_buffer);
-        Exchange { entry, parts, body }.run(Some(self.held), true).await
+        Exchange {
+            lifeline: self.lifeline,
+            entry,
+            parts,
+            body,
+        }
+        .run(Some(self.held), true)
+        .await
     }
 }
 

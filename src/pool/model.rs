@@ -1,6 +1,7 @@
 //! The part of the pool that loom checks, and nothing else of it.
 
 pub mod lease;
+pub mod members;
 pub mod shared;
 
 pub use crate::sync::Arc;

@@ -165,7 +165,12 @@ where
             let entry = lifeline.entry(&key)?;
             let body = Outgoing::new(body, entry.core.config.replay_buffer);
             super::service::complete(&mut parts, key.origin())?;
-            let exchange = Exchange { entry, parts, body };
+            let exchange = Exchange {
+                lifeline,
+                entry,
+                parts,
+                body,
+            };
             match ready {
                 Readiness::Held(queue) => match queue.firm_up() {
                     Some(slot) => {

@@ -21,6 +21,7 @@ use super::acquire::{Held, Want};
 use super::dial::h1_only;
 use super::entry::{Entry, Wire};
 use super::fallback::RequestBody;
+use super::handle::Lifeline;
 use crate::clock;
 use crate::error::Error;
 use crate::origin::Key;
@@ -32,6 +33,7 @@ const REPLAY_PAUSE: Duration = Duration::from_millis(50);
 
 /// A request on its way.
 pub(super) struct Exchange<O: Key> {
+    pub(super) lifeline: Arc<Lifeline<O>>,
     pub(super) entry: Arc<Entry<O>>,
     pub(super) parts: Parts,
     pub(super) body: Option<Outgoing>,
@@ -53,7 +55,7 @@ impl<O: Key> Exchange<O> {
         loop {
             let held = match next.take() {
                 Some(held) => held,
-                None => match self.entry.acquire(want).await {
+                None => match self.lifeline.acquire(&self.entry, want).await {
                     Err(error) if error.is_h1_only() && self.entry.core.fallback.is_some() => {
                         return self.fall_back().await;
                     }
@@ -76,7 +78,7 @@ impl<O: Key> Exchange<O> {
                 Err(failure) => failure,
             };
             match failure {
-                Failure::NotSent(_) => {}
+                Failure::NotSent(error) => tracing::trace!(error = %error, "the slot was lost before use"),
                 Failure::Unprocessed { error, early } => self.replay(error, early, &mut replays).await?,
                 Failure::NeedsH1(error) => {
                     self.entry.core.mark_h1_only(&self.entry.key, clock::now());

@@ -105,7 +105,14 @@ impl<O: Key> H2Pool<O> {
             let entry = lifeline.entry(&key)?;
             complete(&mut parts, key.origin())?;
             let body = Outgoing::new(body, entry.core.config.replay_buffer);
-            Exchange { entry, parts, body }.run(None, false).await
+            Exchange {
+                lifeline,
+                entry,
+                parts,
+                body,
+            }
+            .run(None, false)
+            .await
         })
     }
 }
