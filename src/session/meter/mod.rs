@@ -21,16 +21,15 @@
 //!   let io = MeteredIo::new(transport, Arc::clone(&meter));        // -> h2::client::Builder::handshake(io)
 //!   driver, after each poll of the connection:
 //!       meter.violation()                  why a connection ended with an error (Kind::Protocol, its text names the bound)
-//!       meter.settings_seen() / settings_applied()   the server answered / h2 applied its limits: read them now
+//!       meter.settings_applied()           grows when h2 applies new limits: read them now
 //!       meter.goaway()                     last stream id and code, which h2 keeps to itself
 //!       meter.empty_data_frames(), error_resets_sent(), opened()      rotation ahead of h2's caps (P17)
 //!       meter.unread()                     above a threshold: no new work for this session (P30)
 //!       meter.write_stalled_since()        P44's write that makes no progress
-//!       meter.frames_seen(), headers_or_data_seen(), ping_acks_seen()  parking and probing (P19, P44)
+//!       meter.frames_seen(), headers_or_data_seen()   parking and probing (P19, P44)
 //!   stream, by its h2 stream id; it is known from the moment its HEADERS are written, nobody registers it:
 //!       meter.stream_violation(id)         look whenever the response is polled (h2 wakes it for each 1xx): end the stream
 //!       meter.release(id, n)               beside each release_capacity(n)
-//!       meter.has_ended(id)                RST_STREAM after a complete response is success (P31)
 //!       meter.forget(id)                   EXACTLY when the stream is over or given up, always: answers for the last
 //!                                          time whether it was quiet, ended, unread
 //! ```
@@ -82,23 +81,18 @@ pub(crate) struct Meter {
 /// Counters of what the peer sent.
 #[derive(Debug, Default)]
 struct Incoming {
-    bytes: Counter,
     frames: Counter,
     headers_or_data: Counter,
-    settings: Counter,
-    ping_acks: Counter,
     empty_data: Counter,
 }
 
 /// Counters of what the transport accepted from us.
 #[derive(Debug, Default)]
 struct Outgoing {
-    bytes: Counter,
     opened: Counter,
     data_bytes: Counter,
     data_frames: Counter,
     settings_acks: Counter,
-    resets: Counter,
     error_resets: Counter,
 }
 
@@ -153,12 +147,6 @@ impl Meter {
         self.violation.get().copied()
     }
 
-    /// Whether the server's first SETTINGS frame arrived; h2 may not have read it yet, see
-    /// [`settings_applied`](Self::settings_applied).
-    pub(crate) fn settings_seen(&self) -> bool {
-        self.incoming.settings.get() > 0
-    }
-
     /// SETTINGS frames of the peer that h2 has applied and acknowledged.
     pub(crate) fn settings_applied(&self) -> u64 {
         self.outgoing.settings_acks.get()
@@ -174,39 +162,14 @@ impl Meter {
         self.incoming.headers_or_data.get()
     }
 
-    /// Answers to PING that arrived.
-    pub(crate) fn ping_acks_seen(&self) -> u64 {
-        self.incoming.ping_acks.get()
-    }
-
     /// DATA frames that carried nothing and did not end their stream; h2 ends the session after 100 of them.
     pub(crate) fn empty_data_frames(&self) -> u64 {
         self.incoming.empty_data.get()
     }
 
-    /// Bytes that arrived.
-    pub(crate) fn bytes_read(&self) -> u64 {
-        self.incoming.bytes.get()
-    }
-
-    /// Bytes that the transport accepted.
-    pub(crate) fn bytes_written(&self) -> u64 {
-        self.outgoing.bytes.get()
-    }
-
     /// Streams opened: first HEADERS frames written, also of streams that were cancelled before.
     pub(crate) fn opened(&self) -> u64 {
         self.outgoing.opened.get()
-    }
-
-    /// Bytes of DATA written.
-    pub(crate) fn data_sent(&self) -> u64 {
-        self.outgoing.data_bytes.get()
-    }
-
-    /// RST_STREAM frames written.
-    pub(crate) fn resets_sent(&self) -> u64 {
-        self.outgoing.resets.get()
     }
 
     /// RST_STREAM frames written with another code than NO_ERROR and CANCEL: those that h2 sends by itself, for late
@@ -235,27 +198,11 @@ impl Meter {
         self.unread.get()
     }
 
-    /// The same of one stream.
-    pub(crate) fn unread_of(&self, id: u32) -> u64 {
-        self.streams.lock().get(id).map_or(0, |stream| stream.unread)
-    }
-
     /// The reader of stream `id` has taken `bytes` of DATA.
     pub(crate) fn release(&self, id: u32, bytes: u64) {
         let mut streams = self.streams.lock();
         streams.release(id, bytes);
         self.unread.set(streams.unread());
-    }
-
-    /// Whether the peer has ended its side of stream `id`: END_STREAM was seen.
-    pub(crate) fn has_ended(&self, id: u32) -> bool {
-        self.streams.lock().get(id).is_some_and(|stream| stream.ended)
-    }
-
-    /// Whether no frame arrived on the session since the HEADERS of stream `id` were written, or they are not written
-    /// yet; false once it is forgotten.
-    pub(crate) fn quiet_since(&self, id: u32) -> bool {
-        self.streams.lock().is_quiet(id, self.frames_seen())
     }
 
     /// The bound that the peer went over on stream `id`.
@@ -270,11 +217,6 @@ impl Meter {
         let forgotten = streams.forget(id, self.frames_seen());
         self.unread.set(streams.unread());
         forgotten
-    }
-
-    /// Streams in the table: opened and not forgotten, or forgotten before they were opened.
-    pub(crate) fn streams(&self) -> usize {
-        self.streams.lock().len()
     }
 
     /// A write waits, at `now`.

@@ -42,7 +42,7 @@ pub(super) struct Stream {
 pub(crate) struct Forgotten {
     /// DATA that was received and never released, in bytes.
     pub(crate) unread: u64,
-    /// The peer had ended its side: a RST_STREAM after that is success (P31).
+    /// The peer had ended its side.
     pub(crate) ended: bool,
     /// No frame had arrived on the session since its HEADERS were written, or they were not written yet (P44).
     pub(crate) quiet: bool,
@@ -120,19 +120,12 @@ impl Streams {
         })
     }
 
-    /// See [`Forgotten::quiet`]; false for a stream that was forgotten.
-    pub(super) fn is_quiet(&self, id: u32, frames: u64) -> bool {
-        match self.map.get(&id) {
-            Some(stream) => stream.written_at == frames,
-            None => id > self.highest && !self.early.contains(&id),
-        }
-    }
-
     pub(super) fn unread(&self) -> u64 {
         self.unread
     }
 
     /// Streams that are held, or were given up before h2 wrote them.
+    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.map.len() + self.early.len()
     }

@@ -27,6 +27,25 @@ fn wire(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
+/// What only tests ask for.
+impl Meter {
+    fn unread_of(&self, id: u32) -> u64 {
+        self.streams.lock().get(id).map_or(0, |stream| stream.unread)
+    }
+
+    fn has_ended(&self, id: u32) -> bool {
+        self.streams.lock().get(id).is_some_and(|stream| stream.ended)
+    }
+
+    fn streams(&self) -> usize {
+        self.streams.lock().len()
+    }
+
+    fn data_sent(&self) -> u64 {
+        self.outgoing.data_bytes.get()
+    }
+}
+
 /// Both directions of a session without a transport, and a clock to be set.
 struct Session {
     meter: Arc<Meter>,
@@ -85,13 +104,11 @@ impl Session {
     }
 }
 
-// P3: SETTINGS seen, and applied once we acknowledge.
+// P3: SETTINGS are applied once we acknowledge them.
 #[test]
 fn settings() {
     let mut session = Session::new();
-    assert!(!session.meter.settings_seen());
     session.get(kind::SETTINGS, 0, 0, &[0, 3, 0, 0, 0, 7]).unwrap();
-    assert!(session.meter.settings_seen());
     assert_eq!(session.meter.settings_applied(), 0);
     session.put(kind::SETTINGS, ACK, 0, &[]);
     session.get(kind::SETTINGS, ACK, 0, &[]).unwrap();
@@ -109,7 +126,6 @@ fn first_frame_must_be_settings() {
         session.meter.violation(),
         Some(Violation::FirstFrame { kind: kind::PING })
     );
-    assert!(!session.meter.settings_seen());
 
     let ack = Session::new().get(kind::SETTINGS, ACK, 0, &[]);
     assert_eq!(ack, Err(Violation::FirstFrame { kind: kind::SETTINGS }));
@@ -282,8 +298,5 @@ fn rotation_counters() {
     for code in [0, 8, 5] {
         session.put(kind::RST_STREAM, 0, 1, &[0, 0, 0, code]);
     }
-    assert_eq!(
-        (session.meter.resets_sent(), session.meter.error_resets_sent()),
-        (3, 1)
-    );
+    assert_eq!(session.meter.error_resets_sent(), 1);
 }

@@ -40,7 +40,6 @@ impl FromPeer {
     /// rate is to be measured.
     #[inline]
     pub(super) fn feed(&mut self, meter: &Meter, bytes: &[u8], now: impl FnOnce() -> Instant) -> usize {
-        meter.incoming.bytes.add(bytes.len() as u64);
         let mut rest = bytes;
         match self.frames.next(&mut rest) {
             None => bytes.len(),
@@ -113,14 +112,7 @@ impl FromPeer {
             kind::RST_STREAM => self.stray(meter, clock)?,
             kind::GOAWAY => goaway(meter, frame)?,
             kind::WINDOW_UPDATE => self.window_update(meter, clock)?,
-            _ => {
-                match frame.kind {
-                    kind::SETTINGS if !frame.is_ack() => seen.settings.add(1),
-                    kind::PING if frame.is_ack() => seen.ping_acks.add(1),
-                    _ => {}
-                }
-                self.control(meter, clock)?;
-            }
+            _ => self.control(meter, clock)?,
         }
         Ok(())
     }
@@ -177,7 +169,6 @@ impl ToPeer {
     /// The transport accepted these bytes.
     #[inline]
     pub(super) fn feed(&mut self, meter: &Meter, mut bytes: &[u8]) {
-        meter.outgoing.bytes.add(bytes.len() as u64);
         while let Some(frame) = self.frames.next(&mut bytes) {
             Self::frame(meter, frame);
         }
@@ -197,12 +188,7 @@ impl ToPeer {
                     .opened(frame.stream, meter.incoming.frames.get());
                 sent.opened.add(u64::from(new));
             }
-            kind::RST_STREAM => {
-                sent.resets.add(1);
-                if !matches!(frame.reset_code(), NO_ERROR | CANCEL) {
-                    sent.error_resets.add(1);
-                }
-            }
+            kind::RST_STREAM if !matches!(frame.reset_code(), NO_ERROR | CANCEL) => sent.error_resets.add(1),
             kind::SETTINGS if frame.is_ack() => sent.settings_acks.add(1),
             _ => {}
         }

@@ -78,7 +78,6 @@ async fn partial_vectored_writes() {
         }
         assert_eq!(io.into_inner().written, pieces.concat());
         assert_eq!((meter.opened(), meter.data_sent()), (1, 100), "width {width}");
-        assert_eq!(meter.bytes_written(), pieces.concat().len() as u64);
     }
 }
 
@@ -93,7 +92,6 @@ async fn stalled_write() {
     assert!(write.poll().is_pending(), "16 of 24 bytes fit");
     let since = meter.write_stalled_since().unwrap();
     assert_eq!(since, meter.epoch + Duration::from_secs(5));
-    assert_eq!(meter.bytes_written(), 16);
     advance(Duration::from_secs(7)).await;
     assert!(write.poll().is_pending());
     assert_eq!(
@@ -104,7 +102,7 @@ async fn stalled_write() {
 
     peer.read_exact(&mut [0; 16]).await.unwrap();
     assert!(write.poll().is_ready());
-    assert_eq!((meter.write_stalled_since(), meter.bytes_written()), (None, 24));
+    assert_eq!(meter.write_stalled_since(), None);
 }
 
 // P44: what came before the bound is read, then an error names it and nothing more is read; however the bytes are cut.
@@ -134,12 +132,12 @@ async fn violation_ends_reading() {
             "width {width}: at most a part of the header more"
         );
 
-        let seen = (meter.bytes_read(), meter.frames_seen());
+        let seen = meter.frames_seen();
         assert_eq!(
             io.read(&mut [0; 9]).await.unwrap_err().kind(),
             ErrorKind::InvalidData
         );
-        assert_eq!((meter.bytes_read(), meter.frames_seen()), seen);
+        assert_eq!(meter.frames_seen(), seen);
         peer.abort();
     }
 }
@@ -156,7 +154,7 @@ async fn end_at_every_byte() {
         io.read_to_end(&mut read).await.unwrap();
         assert_eq!(read, bytes[..end]);
         assert_eq!(
-            (meter.settings_seen(), meter.goaway().is_some()),
+            (meter.frames_seen() > 0, meter.goaway().is_some()),
             (end >= 9, end == bytes.len())
         );
     }
