@@ -197,7 +197,14 @@ fn streams_opened() {
     session.open_stream(3);
     session.open_stream(5);
     session.get(kind::DATA, 0, 5, &[0; 10]).unwrap();
-    assert_eq!((session.meter.opened(), session.meter.streams(), session.meter.unread()), (3, 2, 0));
+    assert_eq!(
+        (
+            session.meter.opened(),
+            session.meter.streams(),
+            session.meter.unread()
+        ),
+        (3, 2, 0)
+    );
     assert_eq!(session.meter.forget(5), None);
     let trailers = session.meter.forget(1).unwrap();
     assert!(!trailers.quiet, "the headers count, not the trailers");
