@@ -146,18 +146,18 @@ impl<C: Clone> OriginState<C> {
             return;
         }
         self.plan.h1_only_until = until;
-        self.plan.h1 = until.is_some();
         self.plan.learned = until.map(|_| 1);
         if until.is_some() {
+            self.plan.h1 = true;
             self.retire_h2(now);
         }
         self.replan(now);
     }
 
-    /// After the TTL the next dial offers h2 again, alone.
+    /// After the TTL the next dial offers h2 again, alone. Until an h2 session opens the bound stays that of HTTP/1.1.
     fn forget_h1_only(&mut self, now: Instant) {
         if self.plan.h1_only_until.is_some_and(|until| until <= now) {
-            (self.plan.h1_only_until, self.plan.h1, self.plan.learned) = (None, false, None);
+            (self.plan.h1_only_until, self.plan.learned) = (None, None);
         }
     }
 

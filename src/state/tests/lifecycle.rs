@@ -509,3 +509,41 @@ fn settings_of_an_old_h2_session_teach_nothing_about_http1() {
     bench.queue_many(5);
     assert_eq!(bench.dials.len(), 5);
 }
+
+#[test]
+fn after_the_ttl_h2_is_offered_again_and_http1_serves_on_meanwhile() {
+    // P25: the bound of HTTP/1.1 holds until h2 answers, else a busy origin would shrink to `max_sessions` first.
+    let mut bench = Bench::new(|limits| (limits.max_sessions, limits.max_h1_connections) = (1, 4));
+    let until = bench.now + secs(300);
+    bench.run(|state, now| state.set_h1_only(Some(until), now));
+    for _ in 0..3 {
+        let waiter = bench.queue();
+        assert!(bench.dials[0].h1_only);
+        let session = bench.connect_as(Protocol::H1);
+        assert_eq!(bench.granted(waiter), session);
+    }
+    bench.pass(secs(300));
+    bench.queue();
+    bench.queue();
+    assert_eq!(bench.dials.len(), 1, "alone, since what comes back is not known");
+    assert!(!bench.dials[0].h1_only);
+    let h2 = bench.open(10);
+    assert!(bench.dials.is_empty());
+    assert_eq!(bench.take(), h2);
+}
+
+#[test]
+fn a_mark_that_is_cleared_is_forgotten_at_once() {
+    // P25
+    let mut bench = Bench::new(|_| {});
+    let until = bench.now + secs(300);
+    bench.run(|state, now| state.set_h1_only(Some(until), now));
+    bench.run(|state, now| state.set_h1_only(None, now));
+    bench.queue_many(5);
+    assert_eq!(bench.dials.len(), 1);
+    assert!(!bench.dials[0].h1_only);
+    bench.open(5);
+    bench.run(|state, now| state.set_h1_only(None, now));
+    bench.queue_many(5);
+    assert_eq!(bench.dials.len(), 1, "what was learned of an h2 origin is kept");
+}
