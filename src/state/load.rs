@@ -32,11 +32,6 @@ pub(super) struct LoadIndex {
 }
 
 impl LoadIndex {
-    /// Whether no session has room.
-    pub(super) fn is_empty(&self) -> bool {
-        self.summary == 0
-    }
-
     /// The session with the fewest streams in use.
     pub(super) fn least(&self) -> Option<u32> {
         if self.summary == 0 {
@@ -98,6 +93,12 @@ impl LoadIndex {
         if self.summary == 0 {
             *self = Self::default();
         }
+    }
+
+    /// Bytes on the heap.
+    #[cfg(test)]
+    pub(super) fn memory(&self) -> usize {
+        self.heads.capacity() * 4 + self.words.capacity() * 8
     }
 
     fn clear_level(&mut self, level: u32) {

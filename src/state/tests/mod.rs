@@ -7,6 +7,8 @@ mod acquire;
 mod bench;
 mod groups;
 mod lifecycle;
+mod load;
 mod plan;
 mod soft;
+mod timeouts;
 mod waiters;

@@ -1,0 +1,82 @@
+//! Which session serves next (P6), and what an origin costs (P39).
+
+use super::super::OriginState;
+use super::bench::{Bench, secs};
+
+/// Three sessions of ten, with five, two and nothing in use.
+fn three(pack: bool) -> (Bench, [super::super::SessionId; 3]) {
+    let mut bench = Bench::new(|limits| limits.pack = pack);
+    let first = bench.serving(10);
+    (0..10).for_each(|_| drop(bench.take()));
+    let waiters = bench.queue_many(20);
+    let second = bench.open(10);
+    let third = bench.open(10);
+    for waiter in waiters {
+        bench.granted(waiter);
+    }
+    for (session, ended) in [(first, 5), (second, 8), (third, 10)] {
+        (0..ended).for_each(|_| bench.release(session));
+    }
+    (bench, [first, second, third])
+}
+
+#[test]
+fn least_loaded_spreads() {
+    // P6
+    let (mut bench, [_, _, third]) = three(false);
+    assert_eq!([bench.take(), bench.take()], [third, third]);
+    bench.take();
+    bench.take();
+    let loads: Vec<_> = bench.state.snapshot().map(|session| session.in_use).collect();
+    assert_eq!(loads, [5, 3, 3]);
+}
+
+#[test]
+fn pack_fills_the_busiest_so_that_the_others_idle_out() {
+    // P6, P16
+    let (mut bench, [first, second, third]) = three(true);
+    for _ in 0..5 {
+        assert_eq!(bench.take(), first);
+    }
+    assert_eq!(bench.take(), second, "full: the next busiest");
+    bench.pass(secs(90));
+    assert_eq!(bench.closed.len(), 1);
+    assert_eq!(bench.closed[0].0, third);
+}
+
+#[test]
+fn many_sessions_are_kept_in_order_of_load() {
+    // P6: loads beyond what the index tells apart share its last level (the audit compares with a scan).
+    let mut bench = Bench::new(|limits| {
+        (limits.max_sessions, limits.streams_per_session) = (70, 10_000);
+    });
+    let first = bench.serving(10_000);
+    bench.run(|state, _| (0..9_000).for_each(|_| drop(state.try_acquire(true))));
+    assert_eq!(bench.take(), first);
+    bench.settings(first, 9_001);
+    bench.queue();
+    let second = bench.open(10_000);
+    assert_eq!(bench.take(), second);
+    bench.settings(first, 10_000);
+    assert_eq!(bench.take(), second, "the less busy one");
+    for _ in 0..3 {
+        bench.release(first);
+    }
+    assert_eq!(bench.take(), second);
+}
+
+#[test]
+fn an_idle_origin_costs_less_than_a_kibibyte() {
+    // P39: its own size, with its one group and nothing else on the heap but a few empty boxes.
+    let state = std::mem::size_of::<OriginState<std::sync::Arc<()>>>();
+    let group = std::mem::size_of::<super::super::Group>();
+    assert!(state + group < 1024, "{state} + {group}");
+    let mut bench = Bench::new(|_| {});
+    let session = bench.serving(200);
+    bench.lose(session);
+    assert!(bench.state.is_unused());
+    assert_eq!(bench.state.sessions.capacity(), 0);
+    let kept = |index: &super::super::LoadIndex| index.memory();
+    let group = &bench.state.groups[super::super::SHARED];
+    assert_eq!(group.index.iter().map(kept).sum::<usize>(), 0);
+}

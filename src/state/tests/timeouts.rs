@@ -1,0 +1,148 @@
+//! Time: idle sessions, ages, and a timer that neither misses nor spins.
+
+use super::super::{Acquired, Reason};
+use super::bench::{Bench, caller, ms, secs};
+
+#[test]
+fn an_idle_session_is_closed_and_a_granted_one_lives() {
+    // P16: counted from the end of the last stream, checked again when the timer fires.
+    let mut bench = Bench::new(|_| {});
+    let session = bench.serving(2);
+    bench.pass(secs(60));
+    bench.take();
+    bench.pass(secs(60));
+    assert!(bench.closed.is_empty(), "busy");
+    bench.release(session);
+    bench.pass(secs(89));
+    assert!(bench.closed.is_empty());
+    bench.take();
+    bench.pass(secs(10));
+    assert!(bench.closed.is_empty(), "granted in the meantime");
+    bench.release(session);
+    bench.pass(secs(90));
+    assert_eq!(bench.closed, [(session, Reason::Idle)]);
+    assert!(
+        matches!(bench.acquire(caller()), Acquired::Queued(_)),
+        "and not handed out after"
+    );
+}
+
+#[test]
+fn no_idle_timeout_means_never() {
+    // P16
+    let mut bench = Bench::new(|limits| limits.idle_timeout = None);
+    let session = bench.serving(2);
+    bench.pass(secs(1_000_000));
+    assert_eq!(bench.take(), session);
+    assert_eq!(bench.state.poll_timeout(), None, "no timer runs for nothing");
+}
+
+#[test]
+fn min_sessions_are_kept_while_the_origin_is_in_use() {
+    // P10
+    let mut bench = Bench::new(|limits| limits.min_sessions = 2);
+    let first = bench.serving(2);
+    bench.take();
+    let second = bench.open(2);
+    for _ in 0..10 {
+        bench.pass(secs(60));
+        bench.release(first);
+        bench.take();
+    }
+    assert!(bench.closed.is_empty(), "two are kept");
+    bench.release(first);
+    bench.pass(secs(200));
+    bench.closed.sort_by_key(|closed| closed.0.slot);
+    assert_eq!(
+        bench.closed,
+        [(first, Reason::Idle), (second, Reason::Idle)],
+        "not in use any more"
+    );
+    assert!(bench.dials.is_empty());
+}
+
+#[test]
+fn more_than_min_sessions_idle_out() {
+    // P10, P16
+    let mut bench = Bench::new(|limits| limits.min_sessions = 1);
+    let first = bench.serving(1);
+    bench.take();
+    let waiter = bench.queue();
+    let second = bench.open(1);
+    assert_eq!(bench.granted(waiter), second);
+    bench.release(second);
+    for _ in 0..4 {
+        bench.pass(secs(60));
+        bench.release(first);
+        assert_eq!(bench.take(), first, "the least recently filed serves");
+    }
+    assert_eq!(bench.closed, [(second, Reason::Idle)]);
+}
+
+#[test]
+fn an_old_session_is_replaced_and_its_age_is_jittered() {
+    // P17: between nine tenths of the age and the whole.
+    let mut bench = Bench::new(|limits| {
+        (limits.max_age, limits.idle_timeout, limits.max_sessions) = (Some(secs(100)), None, 1);
+    });
+    let old = bench.serving(2);
+    bench.take();
+    bench.pass(secs(89));
+    assert!(bench.dials.is_empty());
+    bench.pass(secs(11));
+    assert_eq!(bench.dials.len(), 1);
+    let new = bench.open(2);
+    assert_eq!(bench.take(), new);
+    bench.release(old);
+    assert_eq!(bench.closed, [(old, Reason::Age)]);
+}
+
+#[test]
+fn spurious_and_early_calls_do_nothing() {
+    // P16
+    let mut bench = Bench::new(|_| {});
+    let session = bench.serving(3);
+    let due = bench.state.poll_timeout();
+    for _ in 0..3 {
+        bench.run(|state, now| state.handle_timeout(now));
+    }
+    bench.now += ms(1);
+    bench.run(|state, now| state.handle_timeout(now));
+    assert_eq!(bench.state.poll_timeout(), due);
+    assert_eq!(bench.take(), session);
+}
+
+#[test]
+fn time_never_runs_backwards() {
+    // P36: runtimes may disagree about the time; the state clamps it to the latest seen.
+    let mut bench = Bench::new(|_| {});
+    let start = bench.now;
+    let session = bench.serving(3);
+    bench.pass(secs(80));
+    bench.run(|state, now| state.handle_timeout(now));
+    bench.now = start;
+    bench.take();
+    bench.release(session);
+    bench.run(|state, now| state.handle_timeout(now));
+    bench.now = start + secs(80);
+    bench.pass(secs(89));
+    assert!(
+        bench.closed.is_empty(),
+        "idle since the latest time that was ever seen"
+    );
+    bench.pass(secs(1));
+    assert_eq!(bench.closed, [(session, Reason::Idle)]);
+}
+
+#[test]
+fn requests_only_move_the_timer_earlier() {
+    // P16: one timer; a request does not touch what is due before.
+    let mut bench = Bench::new(|_| {});
+    let session = bench.serving(3);
+    bench.pass(secs(20));
+    let due = bench.state.poll_timeout();
+    assert!(due.is_some());
+    bench.take();
+    bench.release(session);
+    assert_eq!(bench.state.poll_timeout(), due);
+}
