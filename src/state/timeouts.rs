@@ -37,11 +37,14 @@ impl<C: Clone> OriginState<C> {
         }
         if is_due(self.sessions[slot].useful_by, now) {
             self.check_useful(slot, now);
-        } else if is_due(self.sessions[slot].probe_by, now) {
+        }
+        if is_due(self.sessions[slot].probe_by, now) {
             self.unanswered(slot, now);
-        } else if self.is_idle_too_long(slot, now) {
+        }
+        if self.is_idle_too_long(slot, now) {
             self.drain(slot, Reason::Idle, now);
-        } else if is_due(self.sessions[slot].expires_at, now) {
+        }
+        if is_due(self.sessions[slot].expires_at, now) {
             self.sessions[slot].expires_at = None;
             let worn = self.limits.is_worn(self.sessions[slot].streams);
             let reason = if worn { Reason::Worn } else { Reason::Age };
@@ -103,7 +106,8 @@ impl<C: Clone> OriginState<C> {
         let due = session
             .idle_since
             .and_then(|since| after(since, self.limits.idle_timeout));
-        session.firm() == 0 && session.parked == 0 && is_due(due, now) && !kept
+        let unused = session.phase == Phase::Active && session.firm() == 0 && session.parked == 0;
+        unused && is_due(due, now) && !kept
     }
 
     /// Finds when the session is next to be looked at.

@@ -146,3 +146,27 @@ fn requests_only_move_the_timer_earlier() {
     bench.release(session);
     assert_eq!(bench.state.poll_timeout(), due);
 }
+
+#[test]
+fn two_things_due_at_once_are_both_done() {
+    // P16: the timer does not fire twice for one moment (the bench asserts it).
+    let mut bench = Bench::new(|limits| {
+        limits.connect_timeout = secs(10);
+        limits.probe_timeout = secs(10);
+        limits.refusal_pause = secs(10);
+        limits.max_sessions = 1;
+    });
+    let session = bench.serving(3);
+    bench.take();
+    bench.take();
+    bench.settings(session, 0);
+    bench.run(|state, now| {
+        state.park(session, now);
+        state.handle_refused(session, now);
+        state.handle_refused(session, now);
+    });
+    bench.pass(secs(10));
+    assert_eq!(bench.dials.len(), 1, "unanswered: replaced");
+    bench.release(session);
+    assert_eq!(bench.closed, [(session, Reason::Unanswered)]);
+}
