@@ -174,11 +174,17 @@ impl<C: Clone> OriginState<C> {
         let now = self.advance(now);
         let early = self.sessions[slot].phase == Phase::Active && !self.sessions[slot].served;
         let group = self.sessions[slot].group;
+        // It needs no telling.
+        self.sessions[slot].told = true;
         if self.sessions[slot].phase == Phase::Active {
             self.drain(slot, Reason::Lost, now);
         }
         let session = self.sessions.remove(slot);
-        self.groups[group].draining -= 1;
+        let counts = &mut self.groups[group];
+        counts.draining -= 1;
+        if session.streams > 0 {
+            counts.last_use = counts.last_use.max(Some(session.idle_since.unwrap_or(now)));
+        }
         if early {
             self.ended_early(group, &Failure::Dial(cause), now);
         }

@@ -130,6 +130,8 @@ struct Group {
     replacing: u32,
     /// Open at least this many, once.
     warm: u32,
+    /// When the last stream ended on a session that is gone.
+    last_use: Option<Instant>,
     /// Where dials without a waiter run.
     runtime_hint: Option<RuntimeId>,
 }

@@ -310,15 +310,19 @@ impl<C: Clone> OriginState<C> {
         open < bound && open + group.draining < bound.saturating_mul(2)
     }
 
-    /// Whether requests have run on the group's sessions lately, so that `min_sessions` applies.
+    /// Whether requests have run in the group lately, so that `min_sessions` applies.
     pub(super) fn in_use(&self, group: usize) -> bool {
-        self.limits.min_sessions > 0
-            && self.sessions.iter().any(|(_, session)| {
-                let lately = |since: Instant| {
-                    self.limits
-                        .idle_timeout
-                        .is_none_or(|timeout| self.now.saturating_duration_since(since) < timeout)
-                };
+        if self.limits.min_sessions == 0 {
+            return false;
+        }
+        let lately = |since: Instant| {
+            self.limits
+                .idle_timeout
+                .is_none_or(|timeout| self.now.saturating_duration_since(since) < timeout)
+        };
+        let mut sessions = self.sessions.iter();
+        self.groups[group].last_use.is_some_and(lately)
+            || sessions.any(|(_, session)| {
                 session.group == group && session.streams > 0 && session.idle_since.is_none_or(lately)
             })
     }

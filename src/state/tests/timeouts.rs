@@ -170,3 +170,25 @@ fn two_things_due_at_once_are_both_done() {
     bench.release(session);
     assert_eq!(bench.closed, [(session, Reason::Unanswered)]);
 }
+
+#[test]
+fn min_sessions_are_opened_again_when_all_were_lost() {
+    // P10: the origin is in use though no session is left to tell.
+    let mut bench = Bench::new(|limits| limits.min_sessions = 1);
+    let session = bench.serving(2);
+    bench.pass(secs(30));
+    bench.lose(session);
+    assert_eq!(bench.dials.len(), 1);
+    let session = bench.open(2);
+    bench.pass(secs(30));
+    bench.lose(session);
+    bench.pass(secs(5));
+    assert_eq!(bench.dials.len(), 1);
+    let session = bench.open(2);
+    bench.pass(secs(300));
+    assert_eq!(
+        bench.closed,
+        [(session, Reason::Idle)],
+        "until it is not in use any more"
+    );
+}
