@@ -169,7 +169,7 @@ impl<E: Env> Queue<E> {
         // Waker's clone and drop are the caller's code: never under the lock.
         let mut waker = Some(cx.waker().clone());
         let env = self.env.clone();
-        self.caller.runtime = caller.runtime;
+        (self.caller.runtime, self.caller.private) = (caller.runtime, caller.private);
         let (step, old) = run(&env, |inner| self.step(inner, &env, &mut waker));
         drop((waker, old));
         match step {
@@ -212,7 +212,7 @@ impl<E: Env> Queue<E> {
             self.stage = Stage::Queued(waiter);
             match inner.state.claim(waiter) {
                 Claim::Pending => {
-                    inner.state.moved(waiter, self.caller.runtime, || env.now());
+                    inner.state.moved(waiter, self.caller, || env.now());
                     if let Some(waker) = waker.take().filter(|waker| !inner.will_wake(waiter, waker)) {
                         old = inner.set_waker(waiter, waker);
                     }

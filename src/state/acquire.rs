@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::serve::Open;
 use super::session::Class;
 use super::waiters::{Lane, Status};
-use super::{Acquired, Caller, Claim, OriginState, RuntimeId, SHARED, SessionId, WaiterId};
+use super::{Acquired, Caller, Claim, OriginState, SHARED, SessionId, WaiterId};
 
 impl<C: Clone> OriginState<C> {
     /// A slot on a shared session, if there is one and nobody waits. Needs no clock and no knowledge of the caller's
@@ -45,17 +45,39 @@ impl<C: Clone> OriginState<C> {
         }
     }
 
-    /// Notes on which runtime a waiter is polled; one that was stranded can dial again.
-    pub fn moved(&mut self, id: WaiterId, runtime: RuntimeId, clock: impl FnOnce() -> Instant) {
-        let stranded = match self.waiters.get_mut(id) {
-            Some(waiter) if waiter.runtime != Some(runtime) => waiter.runtime.replace(runtime).is_none(),
-            _ => false,
+    /// Notes on which runtime a waiter is polled. One that was stranded can dial again; one that moved to another group
+    /// keeps its place there.
+    pub fn moved(&mut self, id: WaiterId, caller: Caller, clock: impl FnOnce() -> Instant) {
+        let Some(waiter) = self.waiters.get_mut(id) else {
+            return;
         };
-        if stranded {
-            let now = clock();
-            let now = self.advance(now);
-            self.replan(now);
+        let runtime = waiter.runtime.replace(caller.runtime);
+        let regrouped =
+            waiter.private != caller.private || (caller.private && runtime != Some(caller.runtime));
+        waiter.private = caller.private;
+        let queued = matches!(waiter.status, Status::Queued) && !waiter.own;
+        if !queued || (runtime.is_some() && !regrouped) {
+            return;
         }
+        let now = clock();
+        let now = self.advance(now);
+        if regrouped {
+            self.regroup(id.slot, caller);
+        }
+        self.replan(now);
+    }
+
+    fn regroup(&mut self, waiter: u32, caller: Caller) {
+        let (old, new) = (self.waiters.at(waiter).group, self.group_of(caller));
+        if old != new {
+            self.waiters.dequeue(&mut self.groups[old].queue, waiter);
+            self.waiters.at_mut(waiter).group = new;
+            self.waiters.insert_in_order(&mut self.groups[new].queue, waiter);
+        }
+        self.groups[new].runtime_hint = Some(caller.runtime);
+        self.serve(new);
+        self.serve(old);
+        self.serve(SHARED);
     }
 
     /// A waiter goes away: it leaves the queue, and a grant on its way to it goes to the next (P12).

@@ -390,15 +390,22 @@ impl<C: Clone> OriginState<C> {
         let Some(node) = self.waiters.get(waiter) else {
             return;
         };
-        let (group, runtime) = (node.group, node.runtime);
+        let moved = node.runtime.filter(|runtime| *runtime != dialed_on);
+        let (private, empty, soft) = (node.private, node.empty, node.soft);
         match end {
             _ if self.closed => {}
             DialEnd::Failed(cause) | DialEnd::H1Only(cause) => {
                 self.fail_one(waiter.slot, Failure::Dial(cause.clone()));
             }
             // Where the waiter has moved on to a runtime that lives, the dial is made again there.
-            DialEnd::Aborted => match runtime.filter(|runtime| *runtime != dialed_on) {
+            DialEnd::Aborted => match moved {
                 Some(runtime) => {
+                    let group = self.group_of(Caller {
+                        runtime,
+                        private,
+                        empty,
+                        soft,
+                    });
                     self.start_dial(group, runtime, Some(waiter), false, now);
                 }
                 None => self.fail_one(waiter.slot, Failure::Useless(Reason::Lost)),

@@ -62,6 +62,8 @@ pub(super) struct Waiter<C> {
     pub(super) group: usize,
     /// `None`: its runtime has ended; it cannot dial until it is polled on another.
     pub(super) runtime: Option<RuntimeId>,
+    /// That runtime is single-threaded.
+    pub(super) private: bool,
     pub(super) empty: bool,
     pub(super) soft: bool,
     /// It waits for a session of its own, in no queue.
@@ -168,6 +170,7 @@ impl<C> Waiters<C> {
             order: (Lane::Newcomer, 0),
             group,
             runtime: Some(caller.runtime),
+            private: caller.private,
             empty: caller.empty,
             soft: caller.soft,
             own: false,
@@ -220,18 +223,21 @@ impl<C> Waiters<C> {
     }
 
     pub(super) fn push_back(&mut self, list: &mut Fifo, slot: u32) {
-        self.visit();
-        let tail = list.tail;
-        let node = &mut self.nodes[slot as usize];
-        (node.prev, node.next) = (tail, NONE);
-        node.order.1 = self.place;
+        self.nodes[slot as usize].order.1 = self.place;
         self.place += 1;
-        match tail {
-            NONE => list.head = slot,
-            tail => self.nodes[tail as usize].next = slot,
+        self.link_after(list, slot, list.tail);
+    }
+
+    /// Enters a queue of another group at the place that its order gives it. O(n), and rare: the future moved to
+    /// another runtime while it waited.
+    pub(super) fn insert_in_order(&mut self, queue: &mut Queue, slot: u32) {
+        let order = self.at(slot).order;
+        let list = lane_of(queue, order.0);
+        let mut before = list.tail;
+        while before != NONE && self.at(before).order > order {
+            before = self.at(before).prev;
         }
-        list.tail = slot;
-        list.len += 1;
+        self.link_after(list, slot, before);
     }
 
     /// Enters a queue at the back of its lane.
@@ -282,6 +288,21 @@ impl<C> Waiters<C> {
     #[cfg(any(test, h2pool_sim))]
     pub(super) fn all(&self) -> impl Iterator<Item = &Waiter<C>> + '_ {
         self.nodes.iter().map(|(_, node)| node)
+    }
+
+    fn link_after(&mut self, list: &mut Fifo, slot: u32, prev: u32) {
+        self.visit();
+        let next = match prev {
+            NONE => std::mem::replace(&mut list.head, slot),
+            prev => std::mem::replace(&mut self.nodes[prev as usize].next, slot),
+        };
+        match next {
+            NONE => list.tail = slot,
+            next => self.nodes[next as usize].prev = slot,
+        }
+        let node = &mut self.nodes[slot as usize];
+        (node.prev, node.next) = (prev, next);
+        list.len += 1;
     }
 
     /// Counts the nodes looked at, so that tests can tell O(1) from O(n).

@@ -1,6 +1,6 @@
 //! Runtimes: private sessions, the shared ones, and runtimes that end.
 
-use super::super::{Acquired, Claim, DialEnd, Failure, Reason, RuntimeId};
+use super::super::{Acquired, Caller, Claim, DialEnd, Failure, Reason, RuntimeId};
 use super::bench::{Bench, caller, on, soft, with_body};
 
 #[test]
@@ -77,7 +77,7 @@ fn a_private_waiter_does_not_pass_an_older_one_on_a_shared_session() {
 fn a_runtime_that_ended_is_not_told_to_dial() {
     // P36: the right to dial passes to the next waiter, in whatever order the shell learns of things.
     let mut bench = Bench::new(|_| {});
-    let other = super::super::Caller {
+    let other = Caller {
         runtime: RuntimeId(5),
         ..caller()
     };
@@ -144,7 +144,16 @@ fn a_caller_who_moved_on_gets_its_own_session_dialed_for_where_it_is() {
     let own = bench
         .run(|state, now| state.acquire_own(caller(), now))
         .expect("room");
-    bench.run(|state, now| state.moved(own, RuntimeId(5), || now));
+    bench.run(|state, now| {
+        state.moved(
+            own,
+            Caller {
+                runtime: RuntimeId(5),
+                ..caller()
+            },
+            || now,
+        )
+    });
     bench.end(DialEnd::Aborted);
     assert_eq!(bench.dials[0].runtime, RuntimeId(5));
     let session = bench.connect();
@@ -170,7 +179,7 @@ fn closing_settles_a_caller_who_wants_a_session_of_its_own_once() {
 fn a_failed_private_dial_fails_nobody_whom_a_shared_session_will_serve() {
     // P9, P11, P36
     let mut bench = Bench::new(|limits| limits.max_sessions = 1);
-    let first = bench.queue_as(super::super::Caller {
+    let first = bench.queue_as(Caller {
         empty: false,
         ..on(1)
     });
@@ -196,10 +205,79 @@ fn sessions_of_a_runtime_that_ended_are_never_handed_out() {
     bench.run(|state, now| state.handle_runtime_ended(super::bench::MAIN, now));
     assert_eq!(bench.closed, [(session, Reason::Lost)]);
     assert_eq!(bench.run(|state, _| state.firm_up(soft)), None);
-    let alive = super::super::Caller {
+    let alive = Caller {
         runtime: RuntimeId(5),
         ..caller()
     };
     assert!(matches!(bench.acquire(alive), Acquired::Queued(_)));
     assert_eq!(bench.dials.len(), 1);
+}
+
+#[test]
+fn a_waiter_that_moves_to_a_single_thread_runtime_dials_for_nobody_else() {
+    // P36: its session would stand still whenever nobody blocks on that runtime.
+    let mut bench = Bench::new(|_| {});
+    let mover = bench.queue();
+    let stays = bench.queue();
+    bench.run(|state, now| state.moved(mover, on(5), || now));
+    bench.fail("refused");
+    assert_eq!(bench.claim(stays), Claim::Failed(Failure::Dial("refused")));
+    assert_eq!(bench.claim(mover), Claim::Pending, "covered by a dial of its own");
+    let private = bench.open(10);
+    assert_eq!(bench.granted(mover), private);
+    assert!(matches!(bench.acquire(caller()), Acquired::Queued(_)));
+}
+
+#[test]
+fn a_waiter_that_moves_keeps_its_place() {
+    // P11, P36
+    let mut bench = Bench::new(|limits| limits.max_sessions = 1);
+    let shared = bench.serving(1);
+    bench.take();
+    let waiters = [
+        bench.queue_as(on(1)),
+        bench.queue(),
+        bench.queue_as(on(1)),
+        bench.queue(),
+        bench.queue_as(on(1)),
+    ];
+    for moves in [waiters[1], waiters[3]] {
+        bench.run(|state, now| state.moved(moves, on(1), || now));
+    }
+    bench.run(|state, now| state.moved(waiters[4], on(2), || now));
+    for waiter in waiters {
+        bench.release(shared);
+        assert_eq!(bench.wakes(), [waiter]);
+        assert_eq!(bench.granted(waiter), shared);
+    }
+}
+
+#[test]
+fn a_waiter_that_moves_to_where_there_is_room_is_served() {
+    // P14, P36
+    let mut bench = Bench::new(|limits| limits.max_sessions = 1);
+    let shared = bench.serving(1);
+    bench.take();
+    let waiter = bench.queue_as(on(1));
+    let private = bench.open(5);
+    assert_eq!(bench.granted(waiter), private);
+    let mover = bench.queue();
+    bench.run(|state, now| state.moved(mover, on(1), || now));
+    assert_eq!(bench.granted(mover), private);
+    bench.release(shared);
+}
+
+#[test]
+fn a_private_waiter_that_moves_away_lets_those_behind_it_go_ahead() {
+    // P11, P14, P36
+    let mut bench = Bench::new(|limits| limits.max_sessions = 1);
+    let body = bench.queue_as(Caller {
+        empty: false,
+        ..on(1)
+    });
+    let empty = bench.queue_as(on(1));
+    let private = bench.connect();
+    assert_eq!(bench.claim(empty), Claim::Pending);
+    bench.run(|state, now| state.moved(body, with_body(), || now));
+    assert_eq!(bench.granted(empty), private);
 }

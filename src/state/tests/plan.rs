@@ -247,7 +247,11 @@ fn a_dial_that_a_runtime_took_with_it_is_done_elsewhere() {
         "and nobody dials on a runtime that has ended"
     );
     let other = super::super::RuntimeId(9);
-    bench.run(|state, now| state.moved(waiter, other, || now));
+    let there = super::super::Caller {
+        runtime: other,
+        ..caller()
+    };
+    bench.run(|state, now| state.moved(waiter, there, || now));
     assert_eq!(bench.dials.len(), 1);
     assert_eq!(bench.dials[0].runtime, other);
     let session = bench.open(10);
