@@ -70,7 +70,11 @@ mod metrics;
 #[cfg(not(h2pool_loom))]
 mod origin;
 #[cfg(not(h2pool_loom))]
+pub mod poll;
+#[cfg(not(h2pool_loom))]
 mod pool;
+#[cfg(not(h2pool_loom))]
+pub mod retry;
 #[cfg(not(h2pool_loom))]
 mod session;
 #[cfg(not(h2pool_loom))]

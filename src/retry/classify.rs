@@ -1,0 +1,205 @@
+//! What an error means for a retry. The one place that walks a source chain.
+//!
+//! The chain is walked from the outside in, and through [`io::Error::get_ref`], whose inner error `source()` skips. The
+//! first error that says something decides, with two exceptions: h2pool's own error, wherever it is, has judged its causes
+//! already and decides alone; and a refused certificate further down makes a failed connection final.
+
+use std::error::Error as StdError;
+use std::io;
+
+use super::outcome::{Failure, Outcome};
+use crate::error::Error;
+
+/// How deep a source chain is followed.
+const DEPTH: usize = 64;
+
+/// An error's verdict and its kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Found {
+    pub(crate) outcome: Outcome,
+    pub(crate) failure: Failure,
+}
+
+/// Judges an error by everything in its source chain; one that nobody knows is final.
+pub(crate) fn classify(error: &(dyn StdError + 'static)) -> Found {
+    let mut first = None;
+    for cause in chain(error) {
+        if let Some(ours) = cause.downcast_ref::<Error>() {
+            return of_ours(ours);
+        }
+        match recognise(cause) {
+            Some(found) if found.failure == Failure::Certificate => return found,
+            found => first = first.or(found),
+        }
+    }
+    first.unwrap_or(last(Failure::Other))
+}
+
+/// The error and its sources, from the outside in.
+fn chain<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |error| inner(*error)).take(DEPTH)
+}
+
+fn inner<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a (dyn StdError + 'static)> {
+    match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+        Some(wrapped) => Some(wrapped),
+        None => error.source(),
+    }
+}
+
+/// What one error in the chain says, if it is of a known type and says anything.
+fn recognise(error: &(dyn StdError + 'static)) -> Option<Found> {
+    if let Some(error) = error.downcast_ref::<h2::Error>() {
+        return of_h2(error);
+    }
+    if let Some(error) = error.downcast_ref::<io::Error>() {
+        return of_io(error.kind());
+    }
+    if error.is::<tokio::time::error::Elapsed>() || error.is::<tower::timeout::error::Elapsed>() {
+        return Some(transient(Failure::Timeout));
+    }
+    of_hyper(error)
+        .or_else(|| of_hyper_util(error))
+        .or_else(|| of_rustls(error))
+}
+
+/// h2pool's error knows whether the request was processed (P22).
+fn of_ours(error: &Error) -> Found {
+    let failure = failure_of_ours(error);
+    if !error.is_transient() || failure == Failure::Body {
+        return last(failure);
+    }
+    match (error.is_unprocessed(), failure) {
+        (false, _) => transient(failure),
+        // The server refused: it is alive, and sending again is no extra work for it.
+        (true, Failure::Refused) => found(Outcome::unprocessed(), failure),
+        (true, _) => found(Outcome::unprocessed().costly(), failure),
+    }
+}
+
+fn failure_of_ours(error: &Error) -> Failure {
+    if error.is_certificate() {
+        Failure::Certificate
+    } else if error.is_config() {
+        Failure::Config
+    } else if error.is_saturated() || error.is_closed() || error.is_h1_only() {
+        Failure::Refusal
+    } else if error.is_body() {
+        Failure::Body
+    } else if error.is_connect() {
+        Failure::Connect
+    } else if error.is_timeout() {
+        Failure::Timeout
+    } else if error.is_unprocessed() {
+        Failure::Refused
+    } else if error.is_reset() || error.is_goaway() {
+        Failure::Reset
+    } else {
+        Failure::Io
+    }
+}
+
+/// RFC 9113 §8.7: what a GOAWAY excludes, and what is refused, was not processed. Only errors before the response's head
+/// come here, so that a remote GOAWAY means that it excluded the stream.
+fn of_h2(error: &h2::Error) -> Option<Found> {
+    let reason = error.reason();
+    if reason == Some(h2::Reason::HTTP_1_1_REQUIRED) {
+        return Some(last(Failure::Refusal));
+    }
+    if error.is_remote() && (error.is_go_away() || reason == Some(h2::Reason::REFUSED_STREAM)) {
+        return Some(found(Outcome::unprocessed(), Failure::Refused));
+    }
+    if error.is_reset() {
+        return Some(transient(Failure::Reset));
+    }
+    if error.is_io() {
+        let kind = error.get_io().map(io::Error::kind);
+        return Some(kind.and_then(of_io).unwrap_or(transient(Failure::Io)));
+    }
+    if error.is_go_away() || error.is_library() {
+        return Some(transient(Failure::Protocol));
+    }
+    // The rest are mistakes of whoever uses h2.
+    Some(last(Failure::Config))
+}
+
+fn of_io(kind: io::ErrorKind) -> Option<Found> {
+    use io::ErrorKind as Kind;
+    match kind {
+        // Only connect(2) answers so.
+        Kind::ConnectionRefused => Some(found(Outcome::unprocessed().costly(), Failure::Connect)),
+        Kind::HostUnreachable | Kind::NetworkUnreachable | Kind::NetworkDown | Kind::AddrNotAvailable => {
+            Some(transient(Failure::Connect))
+        }
+        Kind::ConnectionReset | Kind::ConnectionAborted | Kind::BrokenPipe | Kind::NotConnected => {
+            Some(transient(Failure::Reset))
+        }
+        Kind::UnexpectedEof => Some(transient(Failure::Incomplete)),
+        Kind::TimedOut => Some(transient(Failure::Timeout)),
+        // How TLS libraries report a refused certificate or a broken handshake.
+        Kind::InvalidData => Some(last(Failure::Certificate)),
+        _ => None,
+    }
+}
+
+#[cfg(any(feature = "http1", feature = "tcp"))]
+fn of_hyper(error: &(dyn StdError + 'static)) -> Option<Found> {
+    let error = error.downcast_ref::<hyper::Error>()?;
+    if error.is_timeout() {
+        Some(transient(Failure::Timeout))
+    } else if error.is_incomplete_message() || error.is_body_write_aborted() {
+        Some(transient(Failure::Incomplete))
+    } else if error.is_canceled() || error.is_closed() {
+        Some(transient(Failure::Reset))
+    } else if error.is_parse() {
+        Some(last(Failure::Protocol))
+    } else if error.is_user() {
+        Some(last(Failure::Config))
+    } else {
+        None
+    }
+}
+
+#[cfg(not(any(feature = "http1", feature = "tcp")))]
+fn of_hyper(_: &(dyn StdError + 'static)) -> Option<Found> {
+    None
+}
+
+#[cfg(all(feature = "tcp", feature = "http1"))]
+fn of_hyper_util(error: &(dyn StdError + 'static)) -> Option<Found> {
+    let error = error.downcast_ref::<hyper_util::client::legacy::Error>()?;
+    error
+        .is_connect()
+        .then(|| found(Outcome::unprocessed().costly(), Failure::Connect))
+}
+
+#[cfg(not(all(feature = "tcp", feature = "http1")))]
+fn of_hyper_util(_: &(dyn StdError + 'static)) -> Option<Found> {
+    None
+}
+
+#[cfg(feature = "tls")]
+fn of_rustls(error: &(dyn StdError + 'static)) -> Option<Found> {
+    error.is::<rustls::Error>().then(|| last(Failure::Certificate))
+}
+
+#[cfg(not(feature = "tls"))]
+fn of_rustls(_: &(dyn StdError + 'static)) -> Option<Found> {
+    None
+}
+
+fn transient(failure: Failure) -> Found {
+    found(Outcome::transient(), failure)
+}
+
+fn last(failure: Failure) -> Found {
+    found(Outcome::done(), failure)
+}
+
+fn found(outcome: Outcome, failure: Failure) -> Found {
+    Found { outcome, failure }
+}
+
+#[cfg(test)]
+#[path = "classify_tests.rs"]
+mod tests;

@@ -1,0 +1,256 @@
+//! What one request carries through its attempts, and what is made of each outcome. No waiting happens here.
+
+use http::request;
+use http::response;
+use http::{Request, Response};
+use tokio::time::Instant;
+use tower::BoxError;
+
+use super::attempt::{End, Fault};
+use super::attempts::{Attempts, RetryError};
+use super::body::ReplayBody;
+use super::budget::is_free;
+use super::clock;
+use super::decide::Limits;
+use super::events::{Report, report};
+use super::outcome::{Decision, Failure, Outcome, Reason, Stop, Verdict};
+use super::policy::RetryPolicy;
+use crate::error::{Error, Kind};
+
+pub(super) struct Job<B> {
+    policy: RetryPolicy,
+    limits: Limits,
+    head: request::Parts,
+    /// Makes the readers that are sent, and is never read itself.
+    body: ReplayBody<B>,
+    started: Instant,
+    deadline: Option<Instant>,
+    attempts: Attempts,
+    free_replays: u32,
+    /// A token was taken from the budget for an attempt that has not been sent yet.
+    paid: bool,
+    /// Some attempt may have been acted upon.
+    maybe_processed: bool,
+}
+
+/// An end that has been judged.
+pub(super) struct Judged<R> {
+    result: Result<(response::Parts, R), BoxError>,
+    outcome: Outcome,
+    number: u32,
+    /// Its time limit ended it.
+    cut: bool,
+}
+
+/// What follows an outcome.
+pub(super) enum Next<R> {
+    Return(Result<Response<R>, BoxError>),
+    /// Another attempt at this time. The failed response's body, if there was one, is still to be drained.
+    Retry {
+        at: Instant,
+        body: Option<R>,
+    },
+}
+
+impl<B: http_body::Body> Job<B> {
+    pub(super) fn new(policy: RetryPolicy, request: Request<B>) -> Self {
+        let (head, body) = request.into_parts();
+        let limits = policy.limits(&head.method, &head.headers, &head.extensions);
+        if let Some(budget) = policy.shared_budget() {
+            budget.deposit(&head.uri);
+        }
+        let started = clock::now();
+        Self {
+            body: ReplayBody::new(body, limits.replay_limit),
+            deadline: limits.deadline.and_then(|deadline| started.checked_add(deadline)),
+            policy,
+            limits,
+            head,
+            started,
+            attempts: Attempts::new(),
+            free_replays: 0,
+            paid: false,
+            maybe_processed: false,
+        }
+    }
+}
+
+impl<B> Job<B> {
+    /// The number of the attempt last sent.
+    pub(super) fn number(&self) -> u32 {
+        self.attempts.count()
+    }
+
+    /// The request for one more attempt, which is counted as sent.
+    pub(super) fn request(&mut self) -> Request<ReplayBody<B>> {
+        let mut head = self.head.clone();
+        let before = self.attempts.count();
+        if before > 0 {
+            self.policy.mark_retry(&mut head.headers, before);
+        }
+        self.attempts.begin();
+        self.paid = false;
+        Request::from_parts(head, self.body.replay())
+    }
+
+    pub(super) fn is_past_deadline(&self, now: Instant) -> bool {
+        self.deadline.is_some_and(|deadline| deadline <= now)
+    }
+
+    /// When an attempt that starts now has to have its answer.
+    pub(super) fn cut_at(&self, now: Instant) -> Option<Instant> {
+        let alone = self
+            .limits
+            .attempt_timeout
+            .and_then(|timeout| now.checked_add(timeout));
+        alone.into_iter().chain(self.deadline).min()
+    }
+
+    /// When the first attempt is hedged, if it is.
+    pub(super) fn hedge_at(&self) -> Option<Instant> {
+        let delay = self.limits.hedge.filter(|_| self.limits.allows_another(1))?;
+        self.started.checked_add(delay)
+    }
+
+    /// The request of a hedge, if the body is recorded whole and the budget allows it.
+    pub(super) fn hedge(&mut self) -> Option<Request<ReplayBody<B>>> {
+        (self.body.is_recorded() && self.pay()).then(|| self.request())
+    }
+
+    /// What an end comes to under the policy.
+    pub(super) fn judge<R>(&self, end: End<R>, number: u32) -> Judged<R> {
+        let cut = matches!(end, Err(Fault::Cut { .. }));
+        let dead = matches!(end, Err(Fault::NotReady(_)));
+        let result = end.map_err(|fault| self.error(fault));
+        let outcome = match &result {
+            Ok((head, _)) => self.policy.outcome_of_response(head),
+            Err(_) if dead => Outcome::done().because(Reason::Failure(Failure::NotReady)),
+            Err(error) => self.policy.outcome_of_error(&**error),
+        };
+        Judged {
+            result,
+            outcome,
+            number,
+            cut,
+        }
+    }
+
+    /// An end that does not count, since another attempt still runs.
+    pub(super) fn pass_over<R>(&mut self, judged: &Judged<R>) {
+        self.report(judged, None, clock::now());
+        self.note(&judged.outcome);
+    }
+
+    /// Decides what follows an end, and reports both.
+    pub(super) fn settle<R>(&mut self, judged: Judged<R>) -> Next<R> {
+        let now = clock::now();
+        let decision = self.decide(&judged, now);
+        self.report(&judged, Some(decision), now);
+        match decision {
+            Decision::Retry { after } => {
+                self.note(&judged.outcome);
+                Next::Retry {
+                    at: now.checked_add(after).unwrap_or(now),
+                    body: judged.result.ok().map(|(_, body)| body),
+                }
+            }
+            Decision::Stop(stop) => Next::Return(self.finish(judged.result, stop, now)),
+        }
+    }
+
+    fn decide<R>(&mut self, judged: &Judged<R>, now: Instant) -> Decision {
+        let outcome = &judged.outcome;
+        if judged.cut && self.is_past_deadline(now) {
+            return Decision::Stop(Stop::Deadline);
+        }
+        let random = match outcome.verdict() {
+            Verdict::Final => 0.0,
+            _ => self.policy.draw(),
+        };
+        let elapsed = now.saturating_duration_since(self.started);
+        let decision = self
+            .limits
+            .decide(self.attempts.count(), elapsed, outcome, random);
+        match decision {
+            // Beyond what a clock can count, and so beyond any server's lifetime.
+            Decision::Retry { after } if now.checked_add(after).is_none() => Decision::Stop(Stop::RetryAfter),
+            Decision::Retry { .. } if !self.body.is_replayable() => Decision::Stop(Stop::Body),
+            Decision::Retry { .. } if !self.afford(outcome) => Decision::Stop(Stop::Budget),
+            decision => decision,
+        }
+    }
+
+    /// Whether the budget allows a retry after this outcome.
+    fn afford(&mut self, outcome: &Outcome) -> bool {
+        is_free(outcome, &mut self.free_replays) || self.pay()
+    }
+
+    /// Takes a token for one more attempt; it is given back if that is never sent.
+    fn pay(&mut self) -> bool {
+        let Some(budget) = self.policy.shared_budget() else {
+            return true;
+        };
+        self.paid = budget.withdraw(&self.head.uri);
+        self.paid
+    }
+
+    fn note(&mut self, outcome: &Outcome) {
+        self.maybe_processed |= outcome.verdict() != Verdict::Unprocessed;
+        if let Some(reason) = outcome.reason() {
+            self.attempts.note(reason);
+        }
+    }
+
+    /// The response or the error as the caller gets it, with the attempts made.
+    fn finish<R>(
+        &mut self,
+        result: Result<(response::Parts, R), BoxError>,
+        stop: Stop,
+        now: Instant,
+    ) -> Result<Response<R>, BoxError> {
+        let mut attempts = self.attempts.clone();
+        attempts.end(stop, now.saturating_duration_since(self.started));
+        match result {
+            Ok((mut head, body)) => {
+                head.extensions.insert(attempts);
+                Ok(Response::from_parts(head, body))
+            }
+            Err(error) => Err(RetryError::new(attempts, error).into()),
+        }
+    }
+
+    fn error(&self, fault: Fault) -> BoxError {
+        match fault {
+            Fault::Called(error) | Fault::NotReady(error) => error,
+            Fault::Cut { sent } => Error::new(Kind::Timeout, "no answer within the time allowed")
+                .with_unprocessed(!sent && !self.maybe_processed)
+                .into(),
+        }
+    }
+
+    fn report<R>(&self, judged: &Judged<R>, decision: Option<Decision>, now: Instant) {
+        report(&Report {
+            method: &self.head.method,
+            attempt: judged.number,
+            elapsed: now.saturating_duration_since(self.started),
+            reason: judged.outcome.reason(),
+            error: judged.result.as_ref().err().map(|error| &**error as _),
+            decision,
+        });
+    }
+}
+
+impl<R> Judged<R> {
+    /// Whether it is worth waiting for another attempt that still runs.
+    pub(super) fn is_final(&self) -> bool {
+        self.outcome.verdict() == Verdict::Final
+    }
+}
+
+impl<B> Drop for Job<B> {
+    fn drop(&mut self) {
+        if let Some(budget) = self.policy.shared_budget().filter(|_| self.paid) {
+            budget.refund(&self.head.uri);
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! The tape behind `ReplayBody`: what has been recorded of a body, and the body itself while no reader holds it.
+//! `body.rs` says how it is used; everything here happens under its lock.
+
+use std::fmt;
+use std::pin::Pin;
+use std::task::Waker;
+
+use bytes::{Buf, Bytes};
+use http::HeaderMap;
+use http_body::Frame;
+
+/// Frames that one tape keeps at most, however small: they cost memory beyond their bytes.
+const MAX_FRAMES: usize = 4096;
+
+pub(super) struct Tape<B> {
+    pub(super) state: State,
+    pub(super) frames: Vec<Recorded>,
+    bytes: usize,
+    limit: usize,
+    pub(super) source: Option<Pin<Box<B>>>,
+    /// Readers made so far, the first one not counted.
+    pub(super) readers: u64,
+    /// The youngest reader that has reached the end of the tape.
+    pub(super) entitled: u64,
+    /// Whoever waits for the source to be put back.
+    pub(super) waiting: Option<Waker>,
+    /// Whoever holds the source and waits for it.
+    pub(super) holding: Option<Waker>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    Recording,
+    Complete,
+    Lost,
+}
+
+#[derive(Clone)]
+pub(super) enum Recorded {
+    Data(Bytes),
+    Trailers(Box<HeaderMap>),
+}
+
+impl<B> Tape<B> {
+    pub(super) fn new(source: B, limit: usize) -> Self {
+        Self {
+            state: State::Recording,
+            frames: Vec::new(),
+            bytes: 0,
+            limit,
+            source: Some(Box::pin(source)),
+            readers: 0,
+            entitled: 0,
+            waiting: None,
+            holding: None,
+        }
+    }
+
+    /// Keeps a frame, or gives up all of them; what it returns is dropped after the unlock.
+    #[must_use]
+    pub(super) fn record(&mut self, frame: &Recorded) -> Vec<Recorded> {
+        let size = frame.size();
+        let fits = size <= self.limit - self.bytes && self.frames.len() < MAX_FRAMES;
+        if self.state != State::Recording || size == 0 {
+            return Vec::new();
+        }
+        if !fits {
+            return self.finish(State::Lost);
+        }
+        self.bytes += size;
+        self.frames.push(frame.clone());
+        Vec::new()
+    }
+
+    /// Ends the recording, if it is still on.
+    pub(super) fn finish(&mut self, state: State) -> Vec<Recorded> {
+        if self.state == State::Recording {
+            self.state = state;
+        }
+        match self.state {
+            State::Lost => std::mem::take(&mut self.frames),
+            State::Recording | State::Complete => Vec::new(),
+        }
+    }
+}
+
+impl Recorded {
+    /// None for a frame of a kind that http-body does not know yet.
+    pub(super) fn from_frame<D: Buf>(frame: Frame<D>) -> Option<Self> {
+        match frame.into_data() {
+            Ok(mut data) => Some(Self::Data(data.copy_to_bytes(data.remaining()))),
+            Err(frame) => frame.into_trailers().ok().map(Box::new).map(Self::Trailers),
+        }
+    }
+
+    fn size(&self) -> usize {
+        match self {
+            Self::Data(data) => data.len(),
+            Self::Trailers(trailers) => trailers
+                .iter()
+                .map(|(name, value)| name.as_str().len() + value.len())
+                .sum(),
+        }
+    }
+}
+
+/// A reader that cannot go on. Not seen by callers of the layer: it ends attempts that have been given up.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum ReplayError {
+    TakenOver,
+    Lost,
+}
+
+impl fmt::Display for ReplayError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::TakenOver => "another attempt took over the request's body",
+            Self::Lost => "the request's body cannot be sent again",
+        })
+    }
+}
+
+impl std::error::Error for ReplayError {}

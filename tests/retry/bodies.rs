@@ -1,0 +1,224 @@
+//! Request bodies that are sent again, and response bodies that are drained.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use h2pool::retry::{Attempts, ReplayBody, RetryOptions, Stop};
+use http::{HeaderMap, Request, Response};
+use http_body::{Body as HttpBody, Frame};
+use http_body_util::{BodyExt, StreamBody};
+use parking_lot::Mutex;
+use tower::{BoxError, Layer, ServiceExt, service_fn};
+
+use crate::mock::{Alive, Body, Server, answer, millis, now, pause, post, read, reset, steady};
+
+type Frames = Vec<Result<Frame<Bytes>, Infallible>>;
+type Stream = StreamBody<futures_util::stream::Iter<std::vec::IntoIter<Result<Frame<Bytes>, Infallible>>>>;
+
+fn stream(frames: Frames) -> Stream {
+    StreamBody::new(futures_util::stream::iter(frames))
+}
+
+fn data(size: usize) -> Result<Frame<Bytes>, Infallible> {
+    Ok(Frame::data(Bytes::from(vec![b'x'; size])))
+}
+
+/// A PUT that may be repeated.
+fn put<B>(body: B) -> Request<B> {
+    Request::put("https://a.example/x")
+        .extension(RetryOptions::new().any_method())
+        .body(body)
+        .unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_first_attempt_reset_before_the_body_was_polled_sends_the_bytes_once() {
+    // R10
+    let server = Server::new(|number, request| async move {
+        if number == 1 {
+            return Err(reset());
+        }
+        assert_eq!(read(request).await, "order");
+        Ok(answer(200))
+    });
+    let mut request = post();
+    request.extensions_mut().insert(RetryOptions::new().any_method());
+    assert!(server.ask(&steady(), request).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_read_halfway_is_sent_whole_with_its_trailers() {
+    // R10
+    let trailers = HeaderMap::from_iter([(http::header::ETAG, "\"5\"".parse().unwrap())]);
+    let seen = Arc::new(Mutex::new(0));
+    let service = service_fn(|request: Request<ReplayBody<Stream>>| {
+        let seen = seen.clone();
+        async move {
+            *seen.lock() += 1;
+            let mut body = request.into_body();
+            if *seen.lock() == 1 {
+                body.frame().await.unwrap()?;
+                return Err(reset());
+            }
+            let whole = body.collect().await?;
+            assert_eq!(whole.trailers().unwrap()["etag"], "\"5\"");
+            assert_eq!(whole.to_bytes().len(), 30);
+            Ok(Response::new(Body::default()))
+        }
+    });
+    let frames = vec![data(10), data(20), Ok(Frame::trailers(trailers))];
+    assert!(steady().layer(service).oneshot(put(stream(frames))).await.is_ok());
+    assert_eq!(*seen.lock(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn over_the_limit_the_attempt_goes_on_and_no_retry_follows() {
+    // R10: 64 KiB, crossed in the middle of the stream.
+    for (status, stop) in [(200, Stop::Done), (503, Stop::Body)] {
+        let calls = Arc::new(Mutex::new(0));
+        let service = service_fn(|request: Request<ReplayBody<Stream>>| {
+            let calls = calls.clone();
+            async move {
+                *calls.lock() += 1;
+                assert_eq!(request.into_body().collect().await?.to_bytes().len(), 100_000);
+                Ok::<_, BoxError>(answer(status))
+            }
+        });
+        let body = stream((0..10).map(|_| data(10_000)).collect());
+        let response = steady().layer(service).oneshot(put(body)).await.unwrap();
+        assert_eq!(response.status(), status);
+        assert_eq!(response.extensions().get::<Attempts>().unwrap().stop(), stop);
+        assert_eq!(*calls.lock(), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_limit_is_configurable_and_exact() {
+    // R10
+    let policy = steady().replay_limit(5);
+    for (body, calls) in [("12345", 2), ("123456", 1)] {
+        let server = Server::new(|number, request| async move {
+            read(request).await;
+            Ok(answer(if number == 1 { 503 } else { 200 }))
+        });
+        let request = put(Body::from(body));
+        server.ask(&policy, request).await.unwrap();
+        assert_eq!(server.count(), calls, "{body}");
+    }
+    // An answer before the body was read: it can still be sent.
+    let server = Server::statuses(&[503]);
+    let none = steady().replay_limit(0);
+    server.ask(&none, put(Body::from("123456"))).await.unwrap();
+    assert_eq!(server.count(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_fails_ends_the_matter() {
+    // R10
+    let calls = Arc::new(Mutex::new(0));
+    let service = service_fn(|request: Request<ReplayBody<_>>| {
+        let calls = calls.clone();
+        async move {
+            *calls.lock() += 1;
+            request.into_body().collect().await.map(|_| answer(200))
+        }
+    });
+    let chunks = [
+        Ok(Frame::data(Bytes::from_static(b"x"))),
+        Err(std::io::Error::from(std::io::ErrorKind::TimedOut)),
+    ];
+    let body = StreamBody::new(futures_util::stream::iter(chunks));
+    let error = steady().layer(service).oneshot(put(body)).await.unwrap_err();
+    assert_eq!(Attempts::of_error(&*error).unwrap().stop(), Stop::Body);
+    assert_eq!(*calls.lock(), 1);
+}
+
+/// A response body that gives so many chunks, each after a while, and notes how many were read.
+struct Slow {
+    left: usize,
+    pause: Pin<Box<tokio::time::Sleep>>,
+    every: u64,
+    read: Arc<Mutex<usize>>,
+    _alive: Alive,
+}
+
+impl HttpBody for Slow {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        std::task::ready!(self.pause.as_mut().poll(cx));
+        if self.left == 0 {
+            return Poll::Ready(None);
+        }
+        self.left -= 1;
+        *self.read.lock() += 1;
+        let again = now() + millis(self.every);
+        self.pause.as_mut().reset(again);
+        Poll::Ready(Some(data(1_024)))
+    }
+}
+
+/// Answers 503 with such a body, then 200; gives how many chunks were read, and whether the failed body was dropped before
+/// the delay had passed.
+async fn drained(chunks: usize, every: u64) -> (usize, bool) {
+    let (alive, chunks_read, calls) = (Alive::default(), Arc::new(Mutex::new(0)), Arc::new(Mutex::new(0)));
+    let service = service_fn(|_: Request<ReplayBody<Body>>| {
+        *calls.lock() += 1;
+        let body = Slow {
+            left: if *calls.lock() == 1 { chunks } else { 0 },
+            pause: Box::pin(tokio::time::sleep(millis(every))),
+            every,
+            read: chunks_read.clone(),
+            _alive: alive.guard(),
+        };
+        let status = if *calls.lock() == 1 { 503 } else { 200 };
+        async move { Ok::<_, Infallible>(Response::builder().status(status).body(body).unwrap()) }
+    });
+    let before = now();
+    let looks = async {
+        pause(150).await;
+        alive.count()
+    };
+    let (answer, held) = tokio::join!(steady().layer(service).oneshot(put(Body::default())), looks);
+    assert_eq!(answer.unwrap().status(), 200);
+    assert_eq!(
+        now() - before,
+        millis(200),
+        "draining is part of the delay, not added to it"
+    );
+    let read = *chunks_read.lock();
+    (read, held == 0)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_response_is_drained_within_bounds_and_dropped_before_the_wait() {
+    // R11
+    assert_eq!(drained(3, 0).await, (3, true), "small: read to its end");
+    assert_eq!(drained(3, 20).await, (3, true), "a little slow");
+    assert_eq!(
+        drained(100, 0).await,
+        (65, true),
+        "64 KiB, and the chunk that crosses it"
+    );
+    let (read, dropped) = drained(1_000, 30).await;
+    assert!(dropped && read <= 4, "slow: 100 ms of it, not more ({read})");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_response_that_says_it_is_long_is_not_read_at_all() {
+    // R11
+    let server = Server::new(|number, _| async move {
+        let body = Body::from(vec![0; 10_000_000]);
+        let status = if number == 1 { 503 } else { 200 };
+        Ok(Response::builder().status(status).body(body).unwrap())
+    });
+    assert!(server.ask(&steady(), put(Body::default())).await.is_ok());
+    assert_eq!(server.count(), 2);
+}

@@ -1,0 +1,181 @@
+//! A second attempt beside a slow first one.
+
+use std::sync::Arc;
+
+use h2pool::retry::{Attempts, ReplayBody, RetryBudget, RetryOptions, RetryPolicy};
+use http::{Request, Uri};
+use parking_lot::Mutex;
+
+use crate::mock::{Alive, Answer, Body, Server, answer, get, millis, now, pause, post, read, reset, steady};
+
+fn hedged() -> RetryPolicy {
+    steady().hedge(millis(100))
+}
+
+/// Each call takes so many milliseconds and has this status; 0 is a reset.
+fn server(script: &[(u64, u16)]) -> (Server, Alive) {
+    let alive = Alive::default();
+    let guard = alive.guard();
+    let script = script.to_vec();
+    let server = Server::new(move |number, request: Request<ReplayBody<Body>>| {
+        let (time, status) = script[number as usize - 1];
+        let guard = guard.guard();
+        async move {
+            let _guard = guard;
+            read(request).await;
+            pause(time).await;
+            if status == 0 {
+                Err(reset())
+            } else {
+                Ok(answer(status))
+            }
+        }
+    });
+    (server, alive)
+}
+
+fn attempts(answer: &Answer) -> u32 {
+    answer
+        .as_ref()
+        .unwrap()
+        .extensions()
+        .get::<Attempts>()
+        .unwrap()
+        .count()
+}
+
+#[tokio::test(start_paused = true)]
+async fn off_by_default() {
+    // R15
+    let (server, _) = server(&[(50_000, 200)]);
+    assert_eq!(attempts(&server.ask(&steady(), get()).await), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_answer_wins_and_the_loser_is_cancelled() {
+    // R15
+    let cases: [(&[(u64, u16)], u64, usize); 4] = [
+        (&[(10_000, 500), (20, 200)], 120, 2),
+        (&[(110, 200), (10_000, 500)], 110, 2),
+        (&[(99, 200)], 99, 1),
+        (&[(100, 200)], 100, 1),
+    ];
+    for (script, time, calls) in cases {
+        let (server, alive) = server(script);
+        let (before, base) = (now(), alive.count());
+        let answer = server.ask(&hedged(), get()).await;
+        assert_eq!((now() - before, server.count()), (millis(time), calls));
+        assert_eq!(attempts(&answer) as usize, calls);
+        assert_eq!(answer.unwrap().status(), 200);
+        assert_eq!(alive.count(), base, "nothing is left running");
+        if calls == 2 {
+            assert_eq!(server.calls()[1].headers["x-retry-count"], "1");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_to_be_retried_does_not_win_while_the_other_runs() {
+    // R15
+    let cases: [(&[(u64, u16)], u64); 3] = [
+        (&[(10_000, 200), (20, 503)], 10_000),
+        (&[(150, 503), (300, 200)], 400),
+        (&[(150, 0), (300, 200)], 400),
+    ];
+    for (script, time) in cases {
+        let (server, _) = server(script);
+        let before = now();
+        let answer = server.ask(&hedged(), get()).await;
+        assert_eq!(now() - before, millis(time));
+        assert_eq!(answer.unwrap().status(), 200);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_both_fail_retries_go_on_unhedged() {
+    // R15 R8
+    let (server, _) = server(&[(150, 503), (100, 502), (5_000, 200)]);
+    let before = now();
+    let answer = server.ask(&hedged(), get()).await;
+    // Both have failed at 200 ms; the delay after two attempts is 400 ms.
+    assert_eq!(server.times(), [0, 100, 600]);
+    assert_eq!((now() - before, attempts(&answer)), (millis(5_600), 3));
+    let reasons = answer
+        .unwrap()
+        .extensions()
+        .get::<Attempts>()
+        .unwrap()
+        .reasons()
+        .to_vec();
+    assert_eq!(reasons.len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_has_the_attempts_time_limit() {
+    // R15 R8
+    let (server, _) = server(&[(10_000, 200), (10_000, 200), (10, 200)]);
+    let policy = hedged().attempt_timeout(millis(500));
+    server.ask(&policy, get()).await.unwrap();
+    // The first is cut at 500, the hedge at 600 ms; 400 ms later comes the third.
+    assert_eq!(server.times(), [0, 100, 1_000]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_what_is_safe_to_repeat_is_hedged() {
+    // R15 R3
+    let (server, _) = server(&[(1_000, 200), (1_000, 200), (1_000, 200), (1_000, 200)]);
+    assert_eq!(attempts(&server.ask(&hedged(), post()).await), 1);
+    let mut opted_in = post();
+    opted_in.extensions_mut().insert(RetryOptions::new().any_method());
+    assert_eq!(attempts(&server.ask(&hedged(), opted_in).await), 2);
+    let mut opted_out = get();
+    opted_out.extensions_mut().insert(RetryOptions::new().hedge(None));
+    assert_eq!(attempts(&server.ask(&hedged(), opted_out).await), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_a_body_that_is_recorded_whole_is_hedged() {
+    // R15 R10
+    let bodies = Arc::new(Mutex::new(Vec::new()));
+    for (reads, limit, calls) in [(true, 100, 2), (false, 100, 1), (true, 2, 1)] {
+        let seen = bodies.clone();
+        let server = Server::new(move |_, request| {
+            let seen = seen.clone();
+            async move {
+                if reads {
+                    let body = read(request).await;
+                    seen.lock().push(body);
+                }
+                pause(1_000).await;
+                Ok(answer(200))
+            }
+        });
+        let mut request = post();
+        request.extensions_mut().insert(RetryOptions::new().any_method());
+        server.ask(&hedged().replay_limit(limit), request).await.unwrap();
+        assert_eq!(server.count(), calls, "reads: {reads}, limit: {limit}");
+    }
+    assert_eq!(*bodies.lock(), ["order"; 3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hedge_draws_on_the_budget_and_on_the_attempts() {
+    // R15 R9 R8
+    let budget = RetryBudget::new(0.0, 0).burst(1);
+    let (server, _) = server(&[(1_000, 200), (1_000, 200), (1_000, 200), (1_000, 200)]);
+    let policy = hedged().budget(budget.clone());
+    assert_eq!(attempts(&server.ask(&policy, get()).await), 2);
+    assert_eq!(budget.available(&Uri::from_static("https://a.example/")), 0);
+    assert_eq!(attempts(&server.ask(&policy, get()).await), 1);
+    assert_eq!(attempts(&server.ask(&hedged().max_attempts(1), get()).await), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn dropping_the_future_cancels_both() {
+    // R12 R15
+    let (server, alive) = server(&[(1_000, 200), (1_000, 200)]);
+    let base = alive.count();
+    let dropped = tokio::time::timeout(millis(500), server.ask(&hedged(), get())).await;
+    assert!(dropped.is_err());
+    assert_eq!((server.count(), alive.count()), (2, base));
+}

@@ -1,0 +1,169 @@
+//! Other services below and above: permits, readiness, composition.
+
+use std::future::{Ready, ready};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use h2pool::retry::{Attempts, ReplayBody, RetryPolicy, Stop};
+use http::{Request, Response};
+use parking_lot::Mutex;
+use tower::limit::ConcurrencyLimitLayer;
+use tower::util::BoxCloneService;
+use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt};
+
+use crate::mock::{Body, Server, answer, get, millis, now, pause, steady};
+
+#[tokio::test(start_paused = true)]
+async fn a_concurrency_limit_of_one_inside_the_layer_does_not_deadlock() {
+    // R11
+    let server = Server::statuses(&[503, 503, 503]);
+    let service = ServiceBuilder::new()
+        .layer(steady())
+        .concurrency_limit(1)
+        .service(server.clone());
+    let one = service.clone().oneshot(get());
+    let two = service.oneshot(get());
+    let (one, two) = tokio::join!(one, two);
+    assert_eq!(
+        (one.unwrap().status(), two.unwrap().status()),
+        (200.try_into().unwrap(), 200.try_into().unwrap())
+    );
+    assert_eq!(server.count(), 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn during_the_back_off_the_permit_is_somebody_elses() {
+    // R11 R12: a pool of size 1; the other request is served while the first one sleeps, and after it was dropped.
+    let server = Server::new(|number, _| async move {
+        pause(10).await;
+        Ok(answer(if number == 1 { 503 } else { 200 }))
+    });
+    let service = ServiceBuilder::new()
+        .layer(steady())
+        .layer(ConcurrencyLimitLayer::new(1))
+        .service(server.clone());
+    let first = tokio::spawn(service.clone().oneshot(get()));
+    pause(100).await;
+    assert!(!first.is_finished());
+    let other = service.clone().oneshot(get()).await.unwrap();
+    assert_eq!((other.status().as_u16(), server.times()), (200, vec![0, 100]));
+    assert_eq!(first.await.unwrap().unwrap().status(), 200);
+
+    let server = Server::statuses(&[503]);
+    let service = ServiceBuilder::new()
+        .layer(steady())
+        .layer(ConcurrencyLimitLayer::new(1))
+        .service(server.clone());
+    let dropped = tokio::time::timeout(millis(100), service.clone().oneshot(get())).await;
+    assert!(dropped.is_err());
+    assert_eq!(service.oneshot(get()).await.unwrap().status(), 200);
+    assert_eq!(server.times(), [0, 100]);
+}
+
+/// Ready after a while, once per instance and call; failed for good from the `fails`th time on.
+struct Slow {
+    polled: Arc<Mutex<u32>>,
+    fails: u32,
+    wait: Duration,
+    ready: Option<std::pin::Pin<Box<tokio::time::Sleep>>>,
+}
+
+impl Clone for Slow {
+    fn clone(&self) -> Self {
+        Self {
+            polled: self.polled.clone(),
+            ready: None,
+            ..*self
+        }
+    }
+}
+
+impl Service<Request<ReplayBody<Body>>> for Slow {
+    type Response = Response<Body>;
+    type Error = BoxError;
+    type Future = Ready<Result<Response<Body>, BoxError>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        let wait = self.wait;
+        let mut polled = self.polled.lock();
+        let first = *polled == 0;
+        let ready = self.ready.get_or_insert_with(|| {
+            *polled += 1;
+            Box::pin(tokio::time::sleep(if first { Duration::ZERO } else { wait }))
+        });
+        if *polled >= self.fails {
+            return Poll::Ready(Err("gone for good".into()));
+        }
+        ready.as_mut().poll(cx).map(Ok)
+    }
+
+    fn call(&mut self, _: Request<ReplayBody<Body>>) -> Self::Future {
+        assert!(self.ready.take().is_some_and(|ready| ready.is_elapsed()));
+        ready(Ok(answer(503)))
+    }
+}
+
+fn slow(fails: u32, wait: u64) -> Slow {
+    Slow {
+        polled: Arc::default(),
+        fails,
+        wait: millis(wait),
+        ready: None,
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn readiness_is_awaited_before_every_attempt_and_within_the_deadline() {
+    // R8 R11
+    let inner = slow(u32::MAX, 5_000);
+    let polled = inner.polled.clone();
+    let before = now();
+    let policy = steady().deadline(Duration::from_secs(12));
+    let error = policy.layer(inner).oneshot(get()).await.unwrap_err();
+    // Called at 0, at 0.2 + 5 = 5.2 and at 5.6 + 5 = 10.6 s; asked again at 11.4 s and cut at 12 s.
+    assert_eq!((*polled.lock(), now() - before), (4, Duration::from_secs(12)));
+    let cause = error.source().unwrap().downcast_ref::<h2pool::Error>().unwrap();
+    assert!(cause.is_timeout());
+    assert_eq!(Attempts::of_error(&*error).unwrap().stop(), Stop::Deadline);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_fails_its_readiness_is_not_asked_again() {
+    // R11: tower says that such a service is to be discarded.
+    let inner = slow(2, 0);
+    let polled = inner.polled.clone();
+    let error = steady().layer(inner).oneshot(get()).await.unwrap_err();
+    assert_eq!(error.source().unwrap().to_string(), "gone for good");
+    assert_eq!(*polled.lock(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_service_can_be_cloned_boxed_and_used_again() {
+    // R1
+    let server = Server::statuses(&[503]);
+    let mut retry = server.under(&steady());
+    for _ in 0..3 {
+        retry.ready().await.unwrap().call(get()).await.unwrap();
+    }
+    let boxed: BoxCloneService<Request<Body>, Response<Body>, BoxError> = BoxCloneService::new(retry);
+    let spawned = tokio::spawn(boxed.clone().oneshot(get()));
+    assert_eq!(spawned.await.unwrap().unwrap().status(), 200);
+    assert_eq!(server.count(), 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_stands_under_buffer_and_over_timeout() {
+    // R1 R4: tower's timeout below is a failed attempt.
+    let server = Server::new(|number, _| async move {
+        pause(if number < 3 { 1_000 } else { 10 }).await;
+        Ok(answer(200))
+    });
+    let service = ServiceBuilder::new()
+        .buffer(8)
+        .layer(RetryPolicy::default())
+        .timeout(millis(100))
+        .service(server.clone());
+    assert_eq!(service.oneshot(get()).await.unwrap().status(), 200);
+    assert_eq!(server.count(), 3);
+}

@@ -1,0 +1,102 @@
+//! The subset that fits `tower::retry`.
+
+use std::time::Duration;
+
+use h2pool::retry::{Attempts, ReplayBody, RetryBudget, RetryOptions, RetryPolicy, Stop};
+use http::{Request, Response};
+use tower::{BoxError, ServiceBuilder, ServiceExt, service_fn};
+
+use crate::mock::{Body, Server, answer, get, millis, now, post, read, reset, steady};
+
+type Answer = Result<Response<Body>, BoxError>;
+
+async fn ask(policy: &RetryPolicy, server: &Server, request: Request<Body>) -> Answer {
+    let service = ServiceBuilder::new()
+        .retry(policy.tower_policy())
+        .service(server.clone());
+    service
+        .oneshot(request.map(|body| ReplayBody::new(body, 10)))
+        .await
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_decides_as_the_layer_does() {
+    // R1
+    let server = Server::statuses(&[503, 429]);
+    let response = ask(&steady(), &server, get()).await.unwrap();
+    assert_eq!(response.status(), 200);
+    assert_eq!(server.times(), [0, 200, 600]);
+    assert_eq!(server.calls()[2].headers["x-retry-count"], "2");
+    let attempts = response.extensions().get::<Attempts>().unwrap();
+    assert_eq!((attempts.count(), attempts.total_time()), (3, millis(600)));
+
+    let server = Server::statuses(&[503]);
+    assert_eq!(ask(&steady(), &server, post()).await.unwrap().status(), 503);
+    let server = Server::with_header(503, "retry-after", "31");
+    let before = now();
+    let response = ask(&steady(), &server, get()).await.unwrap();
+    assert_eq!(
+        response.extensions().get::<Attempts>().unwrap().stop(),
+        Stop::RetryAfter
+    );
+    assert_eq!(
+        response.headers()["retry-after"],
+        "31",
+        "the response is left as it was"
+    );
+    assert_eq!(now(), before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn attempts_deadline_and_budget_hold() {
+    // R1 R8 R9
+    let server = Server::new(|_, _| async { Err(reset()) });
+    ask(&steady().max_attempts(3), &server, get()).await.unwrap_err();
+    assert_eq!(server.count(), 3);
+    let server = Server::statuses(&[503; 100]);
+    let before = now();
+    ask(
+        &steady().max_attempts(0).deadline(Duration::from_secs(10)),
+        &server,
+        get(),
+    )
+    .await
+    .unwrap();
+    assert_eq!(now() - before, Duration::from_secs(9));
+    let server = Server::statuses(&[503; 100]);
+    let policy = steady().budget(RetryBudget::new(0.0, 0).burst(2));
+    ask(&policy, &server, get()).await.unwrap();
+    assert_eq!(server.count(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_over_its_limit_is_not_sent_again() {
+    // R1 R10
+    for (size, calls) in [(10, 2), (11, 1)] {
+        let server = Server::new(|number, request| async move {
+            read(request).await;
+            Ok(answer(if number == 1 { 503 } else { 200 }))
+        });
+        let mut request = post().map(|_| Body::from(vec![b'x'; size]));
+        request.extensions_mut().insert(RetryOptions::new().any_method());
+        ask(&steady(), &server, request).await.unwrap();
+        assert_eq!(server.count(), calls, "{size}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_takes_our_own_error_as_it_is() {
+    // R1 R5
+    let service = ServiceBuilder::new()
+        .retry(steady().max_attempts(2).tower_policy())
+        .service(service_fn(|_: Request<ReplayBody<Body>>| async {
+            Err::<Response<Body>, _>(h2pool::Error::connect("refused"))
+        }));
+    let before = now();
+    let error = service
+        .oneshot(post().map(|body| ReplayBody::new(body, 10)))
+        .await
+        .unwrap_err();
+    assert!(error.is_connect());
+    assert_eq!(now() - before, millis(200));
+}
