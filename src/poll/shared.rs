@@ -47,11 +47,16 @@ pub struct SharedWait<T> {
 }
 
 struct Inner<T> {
-    start: Box<dyn Fn(Arc<Crew<T>>) -> BoxFuture<'static, Result<T, Cause>> + Send + Sync>,
-    current: Mutex<Option<(WeakShared<Poll<T>>, Arc<Crew<T>>)>>,
+    start: Box<Start<T>>,
+    current: Mutex<Option<Current<T>>>,
 }
 
+/// The loop of rounds as one future, and what makes it.
 type Poll<T> = BoxFuture<'static, Result<T, Cause>>;
+type Start<T> = dyn Fn(Arc<Crew<T>>) -> Poll<T> + Send + Sync;
+
+/// The poll under way, while anybody holds it, and its crew.
+type Current<T> = (WeakShared<Poll<T>>, Arc<Crew<T>>);
 
 impl<T: Clone + Send + Sync + 'static> SharedWait<T> {
     /// With the defaults of [`LongPoll`]; [`LongPoll::share`] is for others.

@@ -58,7 +58,7 @@ pub struct ReplayBody<B> {
     /// Frames given out from the tape, or recorded on it while they were given out.
     next: usize,
     /// What the source said of its size at first.
-    total: SizeHint,
+    total: (u64, Option<u64>),
     /// Bytes given out.
     given: u64,
     ended: bool,
@@ -82,7 +82,8 @@ impl<B> ReplayBody<B> {
     where
         B: Body,
     {
-        let total = body.size_hint();
+        let hint = body.size_hint();
+        let total = (hint.lower(), hint.upper());
         let tape = (!body.is_end_stream()).then(|| Arc::new(Mutex::new(Tape::new(body, limit))));
         Self::reader(tape, 0, total)
     }
@@ -99,7 +100,7 @@ impl<B> ReplayBody<B> {
             tape.readers += 1;
             tape.readers
         });
-        Self::reader(self.tape.clone(), number, self.total.clone())
+        Self::reader(self.tape.clone(), number, self.total)
     }
 
     /// Whether a [`replay`](Self::replay) gives all of the body: it is within the limit so far, and has not failed.
@@ -120,7 +121,7 @@ impl<B> ReplayBody<B> {
             .map_or(State::Complete, |tape| tape.lock().state)
     }
 
-    fn reader(tape: Option<Arc<Mutex<Tape<B>>>>, number: u64, total: SizeHint) -> Self {
+    fn reader(tape: Option<Arc<Mutex<Tape<B>>>>, number: u64, total: (u64, Option<u64>)) -> Self {
         Self {
             ended: tape.is_none(),
             tape,
@@ -283,10 +284,11 @@ where
 
     fn size_hint(&self) -> SizeHint {
         let mut left = SizeHint::new();
-        if let Some(upper) = self.total.upper() {
+        let (lower, upper) = self.total;
+        left.set_lower(lower.saturating_sub(self.given));
+        if let Some(upper) = upper {
             left.set_upper(upper.saturating_sub(self.given));
         }
-        left.set_lower(self.total.lower().saturating_sub(self.given));
         left
     }
 }

@@ -13,9 +13,11 @@ use crate::mock::{Server, answer, get, millis, pause, reset, steady};
 
 /// The events of the layer: their level and fields.
 #[derive(Clone, Default)]
-struct Events(Arc<Mutex<Vec<(Level, BTreeMap<&'static str, String>)>>>);
+struct Events(Arc<Mutex<Vec<(Level, Named)>>>);
 
-struct Fields<'a>(&'a mut BTreeMap<&'static str, String>);
+type Named = BTreeMap<&'static str, String>;
+
+struct Fields<'a>(&'a mut Named);
 
 impl Visit for Fields<'_> {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
@@ -55,7 +57,7 @@ impl Events {
     /// One line for each event.
     fn lines(&self) -> Vec<String> {
         let events = self.0.lock();
-        let line = |(level, fields): &(Level, BTreeMap<_, _>)| {
+        let line = |(level, fields): &(Level, Named)| {
             let fields: Vec<_> = fields
                 .iter()
                 .map(|(name, value)| format!("{name}={value}"))

@@ -12,11 +12,12 @@ fn hedged() -> RetryPolicy {
     steady().hedge(millis(100))
 }
 
+type Script = &'static [(u64, u16)];
+
 /// Each call takes so many milliseconds and has this status; 0 is a reset.
-fn server(script: &[(u64, u16)]) -> (Server, Alive) {
+fn server(script: Script) -> (Server, Alive) {
     let alive = Alive::default();
     let guard = alive.guard();
-    let script = script.to_vec();
     let server = Server::new(move |number, request: Request<ReplayBody<Body>>| {
         let (time, status) = script[number as usize - 1];
         let guard = guard.guard();
@@ -54,7 +55,7 @@ async fn off_by_default() {
 #[tokio::test(start_paused = true)]
 async fn the_first_answer_wins_and_the_loser_is_cancelled() {
     // R15
-    let cases: [(&[(u64, u16)], u64, usize); 4] = [
+    let cases: [(Script, u64, usize); 4] = [
         (&[(10_000, 500), (20, 200)], 120, 2),
         (&[(110, 200), (10_000, 500)], 110, 2),
         (&[(99, 200)], 99, 1),
@@ -77,7 +78,7 @@ async fn the_first_answer_wins_and_the_loser_is_cancelled() {
 #[tokio::test(start_paused = true)]
 async fn an_answer_to_be_retried_does_not_win_while_the_other_runs() {
     // R15
-    let cases: [(&[(u64, u16)], u64); 3] = [
+    let cases: [(Script, u64); 3] = [
         (&[(10_000, 200), (20, 503)], 10_000),
         (&[(150, 503), (300, 200)], 400),
         (&[(150, 0), (300, 200)], 400),

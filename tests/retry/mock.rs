@@ -14,20 +14,20 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, sleep};
 use tower::{BoxError, Layer, Service, ServiceExt};
 
-pub type Body = Full<Bytes>;
-pub type Answer = Result<Response<Body>, BoxError>;
+pub(crate) type Body = Full<Bytes>;
+pub(crate) type Answer = Result<Response<Body>, BoxError>;
 type Script =
     dyn Fn(u32, Request<ReplayBody<Body>>) -> Pin<Box<dyn Future<Output = Answer> + Send>> + Send + Sync;
 
 /// What a call looked like when it came.
 #[derive(Clone, Debug)]
-pub struct Call {
-    pub at: Duration,
-    pub headers: HeaderMap,
+pub(crate) struct Call {
+    pub(crate) at: Duration,
+    pub(crate) headers: HeaderMap,
 }
 
 /// Clones share the script and the notes, but not readiness.
-pub struct Server {
+pub(crate) struct Server {
     script: Arc<Script>,
     calls: Arc<Mutex<Vec<Call>>>,
     started: Instant,
@@ -36,7 +36,7 @@ pub struct Server {
 
 impl Server {
     /// `script` gets the number of the call, from 1.
-    pub fn new<F>(script: impl Fn(u32, Request<ReplayBody<Body>>) -> F + Send + Sync + 'static) -> Self
+    pub(crate) fn new<F>(script: impl Fn(u32, Request<ReplayBody<Body>>) -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = Answer> + Send + 'static,
     {
@@ -49,7 +49,7 @@ impl Server {
     }
 
     /// Answers with these statuses, one after the other, and with 200 from then on.
-    pub fn statuses(statuses: &[u16]) -> Self {
+    pub(crate) fn statuses(statuses: &[u16]) -> Self {
         let statuses = statuses.to_vec();
         Self::new(move |number, _| {
             let status = statuses.get(number as usize - 1).copied().unwrap_or(200);
@@ -58,7 +58,7 @@ impl Server {
     }
 
     /// Always this status, with this header.
-    pub fn with_header(status: u16, name: &'static str, value: &str) -> Self {
+    pub(crate) fn with_header(status: u16, name: &'static str, value: &str) -> Self {
         let value = http::HeaderValue::from_bytes(value.as_bytes()).unwrap();
         Self::new(move |_, _| {
             let mut response = answer(status);
@@ -67,24 +67,24 @@ impl Server {
         })
     }
 
-    pub fn calls(&self) -> Vec<Call> {
+    pub(crate) fn calls(&self) -> Vec<Call> {
         self.calls.lock().clone()
     }
 
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.calls.lock().len()
     }
 
     /// When the calls came, in milliseconds since the server was made.
-    pub fn times(&self) -> Vec<u128> {
+    pub(crate) fn times(&self) -> Vec<u128> {
         self.calls.lock().iter().map(|call| call.at.as_millis()).collect()
     }
 
-    pub async fn ask(&self, policy: &RetryPolicy, request: Request<Body>) -> Answer {
+    pub(crate) async fn ask(&self, policy: &RetryPolicy, request: Request<Body>) -> Answer {
         policy.layer(self.clone()).oneshot(request).await
     }
 
-    pub fn under(&self, policy: &RetryPolicy) -> Retry<Self> {
+    pub(crate) fn under(&self, policy: &RetryPolicy) -> Retry<Self> {
         policy.layer(self.clone())
     }
 }
@@ -129,18 +129,18 @@ impl Service<Request<ReplayBody<Body>>> for Server {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the tests' own clock, paused")]
-pub fn now() -> Instant {
+pub(crate) fn now() -> Instant {
     Instant::now()
 }
 
-pub fn answer(status: u16) -> Response<Body> {
+pub(crate) fn answer(status: u16) -> Response<Body> {
     Response::builder()
         .status(status)
         .body(Body::from("answer"))
         .unwrap()
 }
 
-pub fn request(method: Method, body: &'static str) -> Request<Body> {
+pub(crate) fn request(method: Method, body: &'static str) -> Request<Body> {
     Request::builder()
         .method(method)
         .uri("https://a.example/x")
@@ -148,46 +148,46 @@ pub fn request(method: Method, body: &'static str) -> Request<Body> {
         .unwrap()
 }
 
-pub fn get() -> Request<Body> {
+pub(crate) fn get() -> Request<Body> {
     request(Method::GET, "")
 }
 
-pub fn post() -> Request<Body> {
+pub(crate) fn post() -> Request<Body> {
     request(Method::POST, "order")
 }
 
 /// The whole body of a request.
-pub async fn read(request: Request<ReplayBody<Body>>) -> Bytes {
+pub(crate) async fn read(request: Request<ReplayBody<Body>>) -> Bytes {
     request.into_body().collect().await.unwrap().to_bytes()
 }
 
 /// Always the longest delay of the back-off, so that times are known.
-pub fn steady() -> RetryPolicy {
+pub(crate) fn steady() -> RetryPolicy {
     RetryPolicy::default().random(|| 1.0)
 }
 
-pub fn millis(n: u64) -> Duration {
+pub(crate) fn millis(n: u64) -> Duration {
     Duration::from_millis(n)
 }
 
-pub async fn pause(n: u64) {
+pub(crate) async fn pause(n: u64) {
     sleep(millis(n)).await;
 }
 
-pub fn reset() -> BoxError {
+pub(crate) fn reset() -> BoxError {
     std::io::Error::from(std::io::ErrorKind::ConnectionReset).into()
 }
 
 /// Counts what is alive: a guard to be held by a future.
 #[derive(Clone, Default)]
-pub struct Alive(Arc<()>);
+pub(crate) struct Alive(Arc<()>);
 
 impl Alive {
-    pub fn guard(&self) -> Self {
+    pub(crate) fn guard(&self) -> Self {
         self.clone()
     }
 
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         Arc::strong_count(&self.0) - 1
     }
 }
