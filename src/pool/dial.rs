@@ -18,7 +18,7 @@ use crate::connect::{Connection, Offer};
 use crate::error::{Error, Kind};
 use crate::origin::Key;
 use crate::session::link::Address;
-#[cfg(any())]
+#[cfg(feature = "http1")]
 use crate::session::{drive_h1, handshake_h1};
 use crate::session::{drive_h2, handshake_h2};
 use crate::state::{DialEnd, DialOrder, Protocol, SessionId};
@@ -65,10 +65,10 @@ impl<O: Key> Dial<O> {
             Ok(Opened::H2(session, driver)) => {
                 core.h1_only.lock().clear(&entry.key);
                 if let Some(id) = self.install(Protocol::H2, Wire::H2(session), false) {
-                    drive_h2(driver, entry, id).await;
+                    drive_h2(*driver, entry, id).await;
                 }
             }
-            #[cfg(any())]
+            #[cfg(feature = "http1")]
             Ok(Opened::H1(session, driver, authenticated)) => {
                 if let Some(id) = self.install(Protocol::H1, Wire::H1(session), authenticated) {
                     drive_h1(driver, entry, id).await;
@@ -149,8 +149,8 @@ impl<O: Key> Drop for Dial<O> {
 }
 
 enum Opened {
-    H2(Arc<crate::session::H2>, crate::session::H2Driver),
-    #[cfg(any())]
+    H2(Arc<crate::session::H2>, Box<crate::session::H2Driver>),
+    #[cfg(feature = "http1")]
     H1(Arc<crate::session::H1>, crate::session::H1Driver, bool),
 }
 
@@ -167,12 +167,12 @@ async fn open<O: Key>(entry: &Entry<O>, order: DialOrder) -> Result<Opened, Erro
     let address = address(&connection);
     if connection.version == Version::HTTP_2 {
         let (session, driver) = handshake_h2(connection, &core.tuning, address).await?;
-        return Ok(Opened::H2(session, driver));
+        return Ok(Opened::H2(session, Box::new(driver)));
     }
     open_h1(entry, connection, address).await
 }
 
-#[cfg(any())]
+#[cfg(feature = "http1")]
 async fn open_h1<O: Key>(
     entry: &Entry<O>,
     connection: Connection,
@@ -186,7 +186,7 @@ async fn open_h1<O: Key>(
     Ok(Opened::H1(session, driver, authenticated))
 }
 
-#[cfg(not(any()))]
+#[cfg(not(feature = "http1"))]
 async fn open_h1<O: Key>(
     entry: &Entry<O>,
     connection: Connection,

@@ -12,7 +12,7 @@ use super::shared::{Env, Handle, Shared, disarm, run, timeout};
 use crate::clock;
 use crate::error::{Error, Kind};
 use crate::origin::Key;
-#[cfg(any())]
+#[cfg(feature = "http1")]
 use crate::session::H1;
 use crate::session::link::{Address, Observer};
 use crate::session::{H2, H2Control, killed};
@@ -42,7 +42,7 @@ pub(crate) enum Wire {
     H2(Arc<H2>),
     /// Told to close: nothing is sent on it any more.
     H2Ending(Arc<H2Control>),
-    #[cfg(any())]
+    #[cfg(feature = "http1")]
     H1(Arc<H1>),
 }
 
@@ -51,7 +51,7 @@ impl Session {
         match &self.wire {
             Wire::H2(session) => session.control().address(),
             Wire::H2Ending(control) => control.address(),
-            #[cfg(any())]
+            #[cfg(feature = "http1")]
             Wire::H1(session) => session.control().address(),
         }
     }
@@ -76,7 +76,7 @@ impl Handle for Session {
         match &self.wire {
             Wire::H2(session) => session.control().close(),
             Wire::H2Ending(control) => control.close(),
-            #[cfg(any())]
+            #[cfg(feature = "http1")]
             Wire::H1(session) => session.control().close(),
         }
     }
@@ -86,7 +86,7 @@ impl Handle for Session {
         match &self.wire {
             Wire::H2(session) => session.control().kill(killed(reason)),
             Wire::H2Ending(control) => control.kill(killed(reason)),
-            #[cfg(any())]
+            #[cfg(feature = "http1")]
             Wire::H1(session) => session.control().kill(killed(reason)),
         }
     }

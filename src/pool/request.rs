@@ -102,7 +102,7 @@ impl<O: Key> Exchange<O> {
                 let ending = Error::new(crate::error::Kind::Goaway, "the session is ending");
                 Err(Failure::NotSent(ending.with_unprocessed(true)))
             }
-            #[cfg(any())]
+            #[cfg(feature = "http1")]
             Wire::H1(session) => {
                 crate::session::send_h1(session, slot, &self.parts, &mut self.body, patience).await
             }

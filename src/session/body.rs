@@ -1,7 +1,6 @@
 //! The response body.
 
 use std::fmt;
-use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -13,11 +12,11 @@ use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
 use tokio::task::AbortHandle;
-use tokio::time::Sleep;
 
+use super::bound::{Bound, idle_body};
 use super::classify;
 use super::exchange::Tail;
-#[cfg(any())]
+#[cfg(feature = "http1")]
 use super::h1_body::H1Body;
 use crate::error::{BoxError, Error, Kind};
 
@@ -49,7 +48,7 @@ pub struct Body {
 enum Inner {
     Empty,
     H2(H2Body),
-    #[cfg(any())]
+    #[cfg(feature = "http1")]
     H1(H1Body),
     Other(UnsyncBoxBody<Bytes, Error>),
 }
@@ -86,8 +85,7 @@ struct H2Body {
     data_over: bool,
     /// Bytes still to come, where the server told.
     left: Option<u64>,
-    idle_timeout: Option<Duration>,
-    idle: Option<Pin<Box<Sleep>>>,
+    idle: Bound,
 }
 
 impl Body {
@@ -109,8 +107,7 @@ impl Body {
             upstream: Some(upstream),
             data_over: false,
             left: length,
-            idle_timeout,
-            idle: None,
+            idle: Bound::new(idle_timeout),
         };
         body.finish_if_over();
         Self {
@@ -118,7 +115,7 @@ impl Body {
         }
     }
 
-    #[cfg(any())]
+    #[cfg(feature = "http1")]
     pub(super) fn h1(body: H1Body) -> Self {
         Self {
             kind: Inner::H1(body),
@@ -171,7 +168,7 @@ impl H2Body {
     }
 
     fn data(&mut self, data: Bytes, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        self.idle = None;
+        self.idle.reset();
         if let (Some(incoming), Some(upstream)) = (&mut self.incoming, &self.upstream) {
             let tail = upstream.tail();
             // Fails only for a stream that is over, whose window nobody needs.
@@ -188,23 +185,10 @@ impl H2Body {
 
     /// The wait for the next frame is bounded.
     fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let Some(timeout) = self.idle_timeout else {
-            return Poll::Pending;
-        };
-        let sleep = self
-            .idle
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
-        match sleep.as_mut().poll(cx) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(()) => {
-                self.finish();
-                let error = Error::new(
-                    Kind::Timeout,
-                    "no frame of the body came within `body_idle_timeout`",
-                );
-                Poll::Ready(Some(Err(error.in_body())))
-            }
-        }
+        self.idle.poll(cx).map(|()| {
+            self.finish();
+            Some(Err(idle_body()))
+        })
     }
 
     fn fail(&mut self, error: h2::Error) -> Error {
@@ -225,7 +209,7 @@ impl H2Body {
 
     /// The response half is over: the slot is free, unless the request half goes on.
     fn finish(&mut self) {
-        self.idle = None;
+        self.idle.reset();
         self.incoming = None;
         // An upload goes on until it is done or this body is dropped.
         let running = matches!(&self.upstream, Some(Upstream::Running(_, task)) if !task.is_finished());
@@ -243,7 +227,7 @@ impl http_body::Body for Body {
         match &mut self.get_mut().kind {
             Inner::Empty => Poll::Ready(None),
             Inner::H2(body) => body.poll_frame(cx),
-            #[cfg(any())]
+            #[cfg(feature = "http1")]
             Inner::H1(body) => body.poll_frame(cx),
             Inner::Other(body) => Pin::new(body).poll_frame(cx),
         }
@@ -253,7 +237,7 @@ impl http_body::Body for Body {
         match &self.kind {
             Inner::Empty => true,
             Inner::H2(body) => body.incoming.is_none(),
-            #[cfg(any())]
+            #[cfg(feature = "http1")]
             Inner::H1(body) => body.is_end_stream(),
             Inner::Other(body) => body.is_end_stream(),
         }
@@ -267,7 +251,7 @@ impl http_body::Body for Body {
                 (false, Some(left)) => SizeHint::with_exact(left),
                 (false, None) => SizeHint::default(),
             },
-            #[cfg(any())]
+            #[cfg(feature = "http1")]
             Inner::H1(body) => body.size_hint(),
             Inner::Other(body) => body.size_hint(),
         }

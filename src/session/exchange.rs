@@ -17,9 +17,9 @@ use h2::{RecvStream, SendStream};
 use http::header::CONTENT_LENGTH;
 use http::request::Parts;
 use http::{HeaderMap, Response};
-use tokio::time::Sleep;
 
 use super::body::{Body, Upstream};
+use super::bound::{Bound, late_headers};
 use super::classify;
 use super::h2::H2;
 use super::head;
@@ -153,8 +153,8 @@ pub(crate) async fn send(
         Some(_) => pending.upload = Some(Upload::new(stream, patience.write)),
         None => pending.stream = Some(stream),
     }
-    let mut headers_by = None;
-    let answer = poll_fn(|cx| poll_response(&mut pending, body, patience.header, &mut headers_by, cx)).await;
+    let mut patient = Bound::new(patience.header);
+    let answer = poll_fn(|cx| poll_response(&mut pending, body, &mut patient, cx)).await;
     match answer {
         Ok(Ok(response)) => Ok(deliver(pending, response, body, patience)),
         Ok(Err(error)) => Err(failed(pending, error, early)),
@@ -167,8 +167,7 @@ type Answer = Result<Result<Response<RecvStream>, h2::Error>, Error>;
 fn poll_response(
     pending: &mut Pending,
     body: &mut Option<Outgoing>,
-    timeout: Option<Duration>,
-    headers_by: &mut Option<Pin<Box<Sleep>>>,
+    patient: &mut Bound,
     cx: &mut Context<'_>,
 ) -> Poll<Answer> {
     if let (Some(upload), Some(body)) = (&mut pending.upload, body.as_mut()) {
@@ -191,18 +190,10 @@ fn poll_response(
         );
         return Poll::Ready(Err(error.with_source(violation)));
     }
-    match timeout.filter(|_| pending.upload.is_none()) {
-        Some(timeout) => {
-            let sleep = headers_by.get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
-            sleep.as_mut().poll(cx).map(|()| {
-                Err(Error::new(
-                    Kind::Timeout,
-                    "no response headers came within `header_timeout`",
-                ))
-            })
-        }
-        None => Poll::Pending,
+    if pending.upload.is_some() {
+        return Poll::Pending;
     }
+    patient.poll(cx).map(|()| Err(late_headers()))
 }
 
 fn failed(mut pending: Pending, error: h2::Error, early: bool) -> Failure {

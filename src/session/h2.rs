@@ -17,6 +17,7 @@ use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use h2::client::SendRequest;
 
+use super::alive::Ending;
 use super::link::{Address, ConnectionInfo};
 use super::meter::Meter;
 use crate::connect::Fault;
@@ -179,6 +180,13 @@ impl Control {
 
     pub(crate) fn address(&self) -> &Arc<Address> {
         &self.address
+    }
+}
+
+impl Ending for Control {
+    fn end(&self, cause: Error) -> Error {
+        self.set_draining();
+        self.cause.get_or_init(|| cause).clone()
     }
 }
 

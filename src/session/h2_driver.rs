@@ -14,6 +14,7 @@ use bytes::Bytes;
 use h2::client::Connection as H2Connection;
 use h2::{Ping, PingPong};
 
+use super::alive::{Alive, Ending};
 use super::h2::{Control, H2};
 use super::link::{Address, Observer};
 use super::meter::{Bounds, Meter, MeteredIo};
@@ -116,26 +117,6 @@ pub(crate) async fn handshake(
     Ok((handle, driver))
 }
 
-/// Reports the end of the session however it comes.
-struct Alive {
-    observer: Arc<dyn Observer>,
-    id: SessionId,
-    control: Arc<Control>,
-}
-
-impl Drop for Alive {
-    fn drop(&mut self) {
-        self.control.set_draining();
-        self.control.set_cause(Error::new(
-            Kind::Io,
-            "the runtime that drove the session has ended",
-        ));
-        let cause = self.control.cause().cloned();
-        let cause = cause.unwrap_or_else(|| Error::new(Kind::Io, "the session ended"));
-        self.observer.clone().closed(self.id, cause);
-    }
-}
-
 /// Runs the session until it ends.
 pub(crate) fn drive(
     driver: Driver,
@@ -151,15 +132,14 @@ pub(crate) fn drive(
         let alive = alive;
         let mut driver = driver;
         let cause = poll_fn(|cx| driver.poll(cx, &alive)).await;
-        alive.control.set_draining();
-        alive.control.set_cause(cause);
+        alive.control.end(cause);
         drop(driver);
         drop(alive);
     }
 }
 
 impl Driver {
-    fn poll(&mut self, cx: &mut Context<'_>, alive: &Alive) -> Poll<Error> {
+    fn poll(&mut self, cx: &mut Context<'_>, alive: &Alive<Control>) -> Poll<Error> {
         self.control.waker.register(cx.waker());
         if self.control.is_killed() {
             let cause = self.control.cause().cloned();
@@ -175,7 +155,7 @@ impl Driver {
     }
 
     /// Reports what changed since the last poll.
-    fn observe(&mut self, alive: &Alive) {
+    fn observe(&mut self, alive: &Alive<Control>) {
         let (observer, id) = (&alive.observer, alive.id);
         let settings = self.control.meter.settings_applied();
         if settings != self.settings {
@@ -210,7 +190,7 @@ impl Driver {
         self.observe_wear(alive);
     }
 
-    fn observe_wear(&mut self, alive: &Alive) {
+    fn observe_wear(&mut self, alive: &Alive<Control>) {
         let meter = &self.control.meter;
         let worn = meter.error_resets_sent() > WORN_RESETS
             || meter.empty_data_frames() > WORN_EMPTY_FRAMES
@@ -228,7 +208,7 @@ impl Driver {
     }
 
     /// The probe that was asked for; one PING is under way at a time.
-    fn poll_ping(&mut self, cx: &mut Context<'_>, alive: &Alive) {
+    fn poll_ping(&mut self, cx: &mut Context<'_>, alive: &Alive<Control>) {
         let Some(pings) = &mut self.pings else {
             return;
         };

@@ -1,4 +1,4 @@
-//! The request head as HTTP/2 wants it (RFC 9113 §8.2.2, §8.3.1).
+//! The request head as HTTP/2 wants it (RFC 9113 §8.2.2, §8.3.1), and as HTTP/1.1 does (RFC 9112 §3.2).
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
@@ -60,6 +60,72 @@ pub(crate) fn for_h2(parts: &Parts, body_size: Option<u64>) -> Result<Request<()
         request.extensions_mut().insert(protocol.0.clone());
     }
     Ok(request)
+}
+
+/// The head of one attempt over HTTP/1.1: origin-form, or authority-form for CONNECT, and a `host`, which comes first.
+/// What hyper's own extensions say stays; how long a body is, hyper tells.
+#[cfg(feature = "http1")]
+pub(crate) fn for_h1(parts: &Parts, empty: bool) -> Result<Request<()>, Error> {
+    if parts.extensions.get::<Protocol>().is_some() {
+        return Err(Error::config(
+            "extended CONNECT (RFC 8441) needs HTTP/2, and the server speaks HTTP/1.1",
+        ));
+    }
+    let connect = parts.method == Method::CONNECT;
+    let mut headers = HeaderMap::with_capacity(parts.headers.len() + 2);
+    if !parts.headers.contains_key(header::HOST) {
+        headers.insert(header::HOST, host(&parts.uri, connect)?);
+    }
+    headers.extend(parts.headers.clone());
+    if empty {
+        add_length(&parts.method, &mut headers, Some(0));
+    }
+    let mut request = Request::new(());
+    *request.method_mut() = parts.method.clone();
+    *request.uri_mut() = if connect {
+        authority_form(&parts.uri)?
+    } else {
+        origin_form(&parts.uri)
+    };
+    *request.version_mut() = Version::HTTP_11;
+    *request.headers_mut() = headers;
+    *request.extensions_mut() = parts.extensions.clone();
+    Ok(request)
+}
+
+#[cfg(feature = "http1")]
+fn origin_form(uri: &Uri) -> Uri {
+    let path = uri.path_and_query().cloned();
+    path.map_or_else(|| Uri::from_static("/"), Uri::from)
+}
+
+#[cfg(feature = "http1")]
+fn authority_form(uri: &Uri) -> Result<Uri, Error> {
+    let authority = uri.authority().cloned();
+    authority
+        .map(Uri::from)
+        .ok_or_else(|| Error::config("the URI of a CONNECT request needs a host and a port"))
+}
+
+/// The authority without user and password and, except for CONNECT, without the scheme's own port.
+#[cfg(feature = "http1")]
+fn host(uri: &Uri, connect: bool) -> Result<HeaderValue, Error> {
+    let Some(authority) = uri.authority() else {
+        return Err(Error::config(
+            "the request has neither a `host` header nor a URI with a host",
+        ));
+    };
+    let usual = match uri.scheme_str() {
+        Some("https") => Some(443),
+        Some("http") => Some(80),
+        _ => None,
+    };
+    let host = match authority.port_u16() {
+        Some(port) if connect || Some(port) != usual => format!("{}:{port}", authority.host()),
+        _ => authority.host().to_owned(),
+    };
+    HeaderValue::try_from(host)
+        .map_err(|error| Error::config("the request URI is not usable").with_source(error))
 }
 
 /// `host`, where it is given, is the `:authority`; a plain CONNECT has neither scheme nor path.
@@ -168,6 +234,46 @@ mod tests {
             sent.extensions().get::<h2::ext::Protocol>().unwrap().as_str(),
             "websocket"
         );
+    }
+
+    #[cfg(feature = "http1")]
+    #[test]
+    fn over_http1_the_target_is_origin_form_and_host_is_there() {
+        // P28, P45
+        let head = |request: http::request::Builder| for_h1(&request.body(()).unwrap().into_parts().0, true);
+        let sent = head(
+            Request::post("https://u:p@a:443/x?y")
+                .header("b", "1")
+                .header("b", "2"),
+        )
+        .unwrap();
+        assert_eq!(
+            (sent.uri().to_string().as_str(), sent.version()),
+            ("/x?y", Version::HTTP_11)
+        );
+        assert_eq!(sent.headers().keys().next(), Some(&header::HOST));
+        assert_eq!(sent.headers()["host"], "a");
+        assert_eq!(sent.headers()["content-length"], "0");
+        assert_eq!(sent.headers().get_all("b").iter().count(), 2);
+        assert_eq!(
+            head(Request::get("http://a:443/")).unwrap().headers()["host"],
+            "a:443"
+        );
+        assert_eq!(
+            head(Request::get("http://[::1]:80")).unwrap().headers()["host"],
+            "[::1]"
+        );
+        let given = head(Request::get("/only").header("host", "b")).unwrap();
+        assert_eq!((given.uri().path(), given.headers().len()), ("/only", 1));
+        let connect = head(Request::connect("https://a:443/x")).unwrap();
+        assert_eq!(
+            (connect.uri().to_string().as_str(), &connect.headers()["host"]),
+            ("a:443", &"a:443".parse().unwrap())
+        );
+        let extended = Request::connect("https://a/chat").extension(Protocol::from_static("websocket"));
+        for refused in [Request::get("/nowhere"), Request::connect("/nowhere"), extended] {
+            assert!(head(refused).unwrap_err().is_config());
+        }
     }
 
     #[test]

@@ -1,16 +1,26 @@
 //! One connection to a server.
 //!
 //! `h2.rs` and `h2_driver.rs` are the session and its task, `exchange.rs`, `upload.rs` and `body.rs` a request on it,
-//! `classify.rs` says what errors mean, `meter/` counts what passes, `h1.rs` is the HTTP/1.1 kind. Sessions report to
-//! an [`link::Observer`] and know nothing of pools.
+//! `classify.rs` says what errors mean, `meter/` counts what passes; the files `h1*.rs` are the same for HTTP/1.1.
+//! Sessions report to an [`link::Observer`] and know nothing of pools.
 
+mod alive;
 mod body;
+mod bound;
 mod classify;
 mod exchange;
-#[cfg(any())]
+#[cfg(feature = "http1")]
 mod h1;
-#[cfg(any())]
+#[cfg(feature = "http1")]
 mod h1_body;
+#[cfg(feature = "http1")]
+mod h1_driver;
+#[cfg(feature = "http1")]
+mod h1_exchange;
+#[cfg(all(test, feature = "http1"))]
+mod h1_tests;
+#[cfg(feature = "http1")]
+mod h1_upload;
 mod h2;
 mod h2_driver;
 mod head;
@@ -21,6 +31,12 @@ mod upload;
 
 pub use body::Body;
 pub(crate) use exchange::{Patience, send as send_h2};
+#[cfg(feature = "http1")]
+pub(crate) use h1::H1;
+#[cfg(feature = "http1")]
+pub(crate) use h1_driver::{H1Driver, drive as drive_h1, handshake as handshake_h1};
+#[cfg(feature = "http1")]
+pub(crate) use h1_exchange::send as send_h1;
 pub(crate) use h2::{Control as H2Control, H2, killed};
 pub(crate) use h2_driver::{Driver as H2Driver, Tuning, drive as drive_h2, handshake as handshake_h2};
 pub use head::Protocol;

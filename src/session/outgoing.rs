@@ -24,6 +24,8 @@ pub(crate) struct Outgoing {
     /// The next kept frame to be sent again.
     next: usize,
     ended: bool,
+    /// Of the whole body, where it is known.
+    size: Option<u64>,
 }
 
 enum Kept {
@@ -42,6 +44,7 @@ impl Outgoing {
         if body.is_end_stream() {
             return None;
         }
+        let size = body.size_hint().exact();
         let body = body.map_frame(|frame| frame.map_data(|mut data| data.copy_to_bytes(data.remaining())));
         let body = body.map_err(Into::into).boxed_unsync();
         let keep = (keep > 0).then_some(keep);
@@ -52,6 +55,7 @@ impl Outgoing {
             keep,
             next: 0,
             ended: false,
+            size,
         })
     }
 
@@ -75,13 +79,11 @@ impl Outgoing {
         }
     }
 
-    /// The exact size, where it is known and nothing was sent yet.
+    /// The exact size, where it is known and nothing was sent yet, or everything is to be sent again.
     pub(crate) fn exact_size(&self) -> Option<u64> {
-        if self.kept.is_empty() {
-            self.body.size_hint().exact()
-        } else {
-            None
-        }
+        let untouched = !self.ended && self.kept_bytes == 0;
+        self.size
+            .filter(|_| self.next == 0 && (untouched || !self.kept.is_empty()))
     }
 
     /// Whether all frames were handed out.
@@ -145,28 +147,6 @@ impl Outgoing {
     }
 }
 
-/// hyper's HTTP/1.1 takes any body; this is how it gets ours.
-#[cfg(feature = "http1")]
-impl Body for Outgoing {
-    type Data = Bytes;
-    type Error = Error;
-
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        self.get_mut().poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        Outgoing::is_end_stream(self)
-    }
-
-    fn size_hint(&self) -> http_body::SizeHint {
-        match self.exact_size() {
-            Some(size) => http_body::SizeHint::with_exact(size),
-            None => http_body::SizeHint::default(),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use futures_util::task::noop_waker;
@@ -200,6 +180,20 @@ mod tests {
         assert!(body.is_end_stream() && body.rewind() && !body.is_end_stream());
         assert_eq!(frames(&mut body), first);
         assert_eq!(first.len(), 3);
+    }
+
+    #[test]
+    fn the_size_is_told_again_with_the_replay() {
+        // P21, P32
+        let mut body = Outgoing::new(Full::new(Bytes::from_static(b"four")), 64).unwrap();
+        assert_eq!(body.exact_size(), Some(4));
+        assert_eq!(frames(&mut body).len(), 1);
+        assert_eq!(body.exact_size(), None);
+        assert!(body.rewind());
+        assert_eq!(body.exact_size(), Some(4));
+        body.let_go();
+        assert_eq!(frames(&mut body).len(), 1);
+        assert_eq!(body.exact_size(), None);
     }
 
     #[test]

@@ -1,0 +1,30 @@
+//! The guard that reports the end of a session however it comes, also when its task is dropped with the runtime.
+
+use std::sync::Arc;
+
+use super::link::Observer;
+use crate::error::{Error, Kind};
+use crate::state::SessionId;
+
+/// What a session's parts share, when it ends.
+pub(super) trait Ending {
+    /// No more work is taken. Says why it ended: the first cause that was given.
+    fn end(&self, cause: Error) -> Error;
+}
+
+/// Dropped, it reports the end: a session is never taken for alive that nobody drives (P36).
+pub(super) struct Alive<C: Ending> {
+    pub(super) observer: Arc<dyn Observer>,
+    pub(super) id: SessionId,
+    pub(super) control: Arc<C>,
+}
+
+impl<C: Ending> Drop for Alive<C> {
+    fn drop(&mut self) {
+        let cause = self.control.end(Error::new(
+            Kind::Io,
+            "the runtime that drove the session has ended",
+        ));
+        self.observer.clone().closed(self.id, cause);
+    }
+}

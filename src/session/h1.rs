@@ -1,0 +1,225 @@
+//! An HTTP/1.1 session on hyper: a session whose limit is one (P24).
+//!
+//! ```text
+//!            take_sender                try_send_request
+//!   resting ─────────────▶ Tail (h1_exchange.rs) ──▶ hyper ◀── driver (h1_driver.rs): the connection
+//!      ▲                        │ the response ended, was dropped, or failed
+//!      │  hyper is ready        ▼
+//!      └─────────────────── returned ──▶ the connection ended: closed is reported, then the slot dropped
+//! ```
+//!
+//! hyper's sender is the right to send, and there is one: it rests in the [`H1Control`] or travels with the request. It
+//! comes back together with the slot, and the driver lets the slot go only when hyper can take the next request; so a
+//! waiter is never granted a connection that is about to close. A connection without its sender ends by itself.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use futures_util::task::AtomicWaker;
+use hyper::client::conn::http1::SendRequest;
+
+use super::alive::Ending;
+use super::h1_upload::Upload;
+use super::link::{Address, ConnectionInfo, Occupied};
+use crate::connect::Fault;
+use crate::error::Error;
+use crate::sync::Mutex;
+
+pub(super) type Sender = SendRequest<Upload>;
+
+/// The handle of a session. When the last one is dropped the session ends, gracefully.
+pub(crate) struct H1 {
+    pub(super) control: Arc<H1Control>,
+}
+
+impl H1 {
+    pub(crate) fn control(&self) -> &Arc<H1Control> {
+        &self.control
+    }
+}
+
+impl Drop for H1 {
+    fn drop(&mut self) {
+        self.control.close();
+    }
+}
+
+/// What the driver, the request and the pool share of a session.
+pub(crate) struct H1Control {
+    seat: Mutex<Seat>,
+    /// The driver's.
+    pub(super) waker: AtomicWaker,
+    /// Why this side ended it. Set means that the driver is to end it at once.
+    verdict: OnceLock<Error>,
+    /// Why it ended.
+    cause: OnceLock<Error>,
+    /// hyper has a request.
+    busy: AtomicBool,
+    /// Something was read while it had one.
+    heard: AtomicBool,
+    /// The first response was reported.
+    served: AtomicBool,
+    /// A caller had a response.
+    answered: AtomicBool,
+    /// In milliseconds; 0 is never.
+    write_timeout: AtomicU64,
+    address: Arc<Address>,
+    pub(super) fault: Fault,
+}
+
+#[derive(Default)]
+struct Seat {
+    sender: Option<Sender>,
+    returned: Option<Returned>,
+    closing: bool,
+    ended: bool,
+}
+
+/// The request is over as far as its caller goes; the connection may still be busy with it.
+pub(super) struct Returned {
+    /// Without it, the slot is let go when the session ends.
+    pub(super) sender: Option<Sender>,
+    pub(super) slot: Occupied,
+}
+
+impl H1Control {
+    pub(super) fn new(address: Arc<Address>, fault: Fault) -> Self {
+        Self {
+            seat: Mutex::new(Seat::default()),
+            waker: AtomicWaker::new(),
+            verdict: OnceLock::new(),
+            cause: OnceLock::new(),
+            busy: AtomicBool::new(false),
+            heard: AtomicBool::new(false),
+            served: AtomicBool::new(false),
+            answered: AtomicBool::new(false),
+            write_timeout: AtomicU64::new(0),
+            address,
+            fault,
+        }
+    }
+
+    /// The right to send one request.
+    pub(super) fn take_sender(&self) -> Option<Sender> {
+        let sender = self.seat.lock().sender.take()?;
+        if self.verdict.get().is_some() || sender.is_closed() {
+            return None;
+        }
+        self.busy.store(true, Ordering::Release);
+        Some(sender)
+    }
+
+    /// hyper can take the next request. False if none will come: the connection ends.
+    pub(super) fn rest(&self, sender: Sender) -> bool {
+        self.busy.store(false, Ordering::Release);
+        let unwanted = {
+            let mut seat = self.seat.lock();
+            if seat.closing || seat.ended {
+                Some(sender)
+            } else {
+                seat.sender = Some(sender);
+                None
+            }
+        };
+        unwanted.is_none()
+    }
+
+    /// To the driver, which knows when the connection is free.
+    pub(super) fn give_back(&self, returned: Returned) {
+        let late = {
+            let mut seat = self.seat.lock();
+            if seat.ended {
+                Some(returned)
+            } else {
+                seat.returned.replace(returned)
+            }
+        };
+        self.waker.wake();
+        drop(late);
+    }
+
+    pub(super) fn take_returned(&self) -> Option<Returned> {
+        self.seat.lock().returned.take()
+    }
+
+    pub(super) fn verdict(&self) -> Option<&Error> {
+        self.verdict.get()
+    }
+
+    /// Whether a response on this session is not the first one.
+    pub(super) fn answer(&self) -> bool {
+        self.answered.swap(true, Ordering::AcqRel)
+    }
+
+    /// Whether the first response is to be reported: yes, once.
+    pub(super) fn serve(&self) -> bool {
+        !self.served.swap(true, Ordering::AcqRel)
+    }
+
+    /// Something was read.
+    pub(super) fn hear(&self) {
+        if self.busy.load(Ordering::Acquire) {
+            self.heard.store(true, Ordering::Release);
+        }
+    }
+
+    /// The end is to be reported. A caller who has not looked yet may have a response, and a session that served
+    /// somebody must not be taken for one that served nobody. A response that was cut or malformed counts too: its
+    /// request fails, so that nothing goes in circles.
+    pub(super) fn served_unseen(&self) -> bool {
+        self.heard.load(Ordering::Acquire) && self.serve()
+    }
+
+    pub(super) fn set_write_timeout(&self, timeout: Option<Duration>) {
+        let millis = timeout.map_or(0, |timeout| {
+            u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX).max(1)
+        });
+        self.write_timeout.store(millis, Ordering::Release);
+    }
+
+    pub(super) fn write_timeout(&self) -> Option<Duration> {
+        let millis = self.write_timeout.load(Ordering::Acquire);
+        (millis > 0).then(|| Duration::from_millis(millis))
+    }
+
+    /// No more requests; the connection ends when the one under way is over.
+    pub(crate) fn close(&self) {
+        let sender = {
+            let mut seat = self.seat.lock();
+            seat.closing = true;
+            seat.sender.take()
+        };
+        drop(sender);
+        self.waker.wake();
+    }
+
+    /// Ends the connection with what runs on it.
+    pub(crate) fn kill(&self, cause: Error) {
+        let _ = self.verdict.set(cause);
+        self.close();
+    }
+
+    pub(super) fn info(&self, reused: bool) -> ConnectionInfo {
+        ConnectionInfo {
+            shared: self.address.clone(),
+            reused,
+        }
+    }
+
+    pub(crate) fn address(&self) -> &Arc<Address> {
+        &self.address
+    }
+}
+
+impl Ending for H1Control {
+    fn end(&self, cause: Error) -> Error {
+        self.seat.lock().ended = true;
+        // An upgraded connection is its user's, who has time.
+        self.set_write_timeout(None);
+        self.close();
+        self.cause
+            .get_or_init(|| self.verdict.get().cloned().unwrap_or(cause))
+            .clone()
+    }
+}

@@ -1,0 +1,230 @@
+//! The task behind an HTTP/1.1 session: it polls hyper's connection, and lets a slot go when the connection is free.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::alive::{Alive, Ending};
+use super::bound::Bound;
+use super::h1::{H1, H1Control, Returned};
+use super::h2_driver::Tuning;
+use super::link::{Address, Observer};
+use crate::connect::{Connection, Io};
+use crate::error::{Error, Kind};
+use crate::state::SessionId;
+
+/// hyper reads and writes through buffers of at least this size, in bytes.
+const MIN_BUFFER: usize = 8192;
+
+/// The connection, before its session has an id.
+pub(crate) struct H1Driver {
+    connection: Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>,
+    control: Arc<H1Control>,
+}
+
+/// Nothing is sent: HTTP/1.1 begins with the first request.
+pub(crate) async fn handshake(
+    connection: Connection,
+    tuning: &Tuning,
+    address: Arc<Address>,
+) -> Result<(Arc<H1>, H1Driver), Error> {
+    let control = Arc::new(H1Control::new(address, connection.fault.clone()));
+    let wire = Wire {
+        io: connection.io,
+        control: control.clone(),
+        stalled: None,
+    };
+    let limit = usize::try_from(tuning.max_header_list_size).unwrap_or(usize::MAX);
+    let (sender, connection) = http1::Builder::new()
+        .max_header_size(limit)
+        .max_buf_size(limit.max(MIN_BUFFER))
+        .handshake(TokioIo::new(wire))
+        .await
+        .map_err(Error::connect)?;
+    control.rest(sender);
+    let driver = H1Driver {
+        connection: Box::pin(connection.with_upgrades()),
+        control: control.clone(),
+    };
+    Ok((Arc::new(H1 { control }), driver))
+}
+
+/// Runs the session until it ends.
+pub(crate) fn drive(
+    driver: H1Driver,
+    observer: Arc<dyn Observer>,
+    id: SessionId,
+) -> impl Future<Output = ()> + Send {
+    let control = driver.control.clone();
+    let alive = Alive {
+        observer,
+        id,
+        control: control.clone(),
+    };
+    let task = Task {
+        driver,
+        alive,
+        leftover: Leftover {
+            returned: None,
+            control,
+        },
+    };
+    async move {
+        let mut task = task;
+        let cause = poll_fn(|cx| task.poll(cx)).await;
+        task.alive.control.end(cause);
+        drop(task);
+    }
+}
+
+/// Dropped in this order: the connection, the report of its end, the slot that it still filled.
+struct Task {
+    driver: H1Driver,
+    alive: Alive<H1Control>,
+    leftover: Leftover,
+}
+
+/// The slot whose request is over, while the connection is not free.
+struct Leftover {
+    returned: Option<Returned>,
+    control: Arc<H1Control>,
+}
+
+impl Drop for Leftover {
+    fn drop(&mut self) {
+        drop(self.control.take_returned());
+    }
+}
+
+impl Task {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
+        let control = &self.driver.control;
+        control.waker.register(cx.waker());
+        if let Some(verdict) = control.verdict() {
+            return Poll::Ready(verdict.clone());
+        }
+        if let Some(returned) = control.take_returned() {
+            self.leftover.returned = Some(returned);
+        }
+        if let Poll::Ready(result) = self.driver.connection.as_mut().poll(cx) {
+            if control.served_unseen() {
+                self.alive.observer.clone().answered(self.alive.id);
+            }
+            return Poll::Ready(self.driver.why(result));
+        }
+        self.poll_returned(cx);
+        Poll::Pending
+    }
+
+    /// An error of the sender means that the connection ends by itself; then the slot waits for that.
+    fn poll_returned(&mut self, cx: &mut Context<'_>) {
+        let Some(returned) = &mut self.leftover.returned else {
+            return;
+        };
+        let ready = returned.sender.as_mut().map(|sender| sender.poll_ready(cx));
+        if let Some(Poll::Ready(Ok(()))) = ready {
+            let resting = returned
+                .sender
+                .take()
+                .is_some_and(|sender| self.driver.control.rest(sender));
+            if resting {
+                self.leftover.returned = None;
+            }
+        }
+    }
+}
+
+impl H1Driver {
+    /// Why the connection ended.
+    fn why(&self, result: hyper::Result<()>) -> Error {
+        if let Some(fault) = self.control.fault.get() {
+            return fault;
+        }
+        match result {
+            Ok(()) => Error::new(
+                Kind::Io,
+                "the connection was closed, or upgraded to another protocol",
+            ),
+            Err(error) if error.is_parse() => {
+                Error::new(Kind::Protocol, "the server broke the HTTP/1.1 protocol").with_source(error)
+            }
+            Err(error) => Error::new(Kind::Io, "the connection failed").with_source(error),
+        }
+    }
+}
+
+/// The byte stream, whose writes must make progress within `write_timeout`.
+struct Wire {
+    io: Box<dyn Io>,
+    control: Arc<H1Control>,
+    stalled: Option<Bound>,
+}
+
+impl Wire {
+    fn bounded<T>(&mut self, cx: &mut Context<'_>, step: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if step.is_ready() {
+            self.stalled = None;
+            return step;
+        }
+        let control = &self.control;
+        let stalled = self
+            .stalled
+            .get_or_insert_with(|| Bound::new(control.write_timeout()));
+        stalled.poll(cx).map(|()| {
+            let message = "the server took nothing for `write_timeout` while the request was sent";
+            control.kill(Error::new(Kind::Timeout, message));
+            Err(io::Error::new(io::ErrorKind::TimedOut, message))
+        })
+    }
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let step = Pin::new(&mut self.io).poll_read(cx, buf);
+        if buf.filled().len() > before {
+            self.control.hear();
+        }
+        step
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let step = Pin::new(&mut self.io).poll_write(cx, buf);
+        self.bounded(cx, step)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let step = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
+        self.bounded(cx, step)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let step = Pin::new(&mut self.io).poll_flush(cx);
+        self.bounded(cx, step)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let step = Pin::new(&mut self.io).poll_shutdown(cx);
+        self.bounded(cx, step)
+    }
+}

@@ -1,0 +1,199 @@
+//! One request and its response on an HTTP/1.1 session.
+//!
+//! Only a request that hyper gives back was provably not sent: the connection ended before its turn came. Whatever
+//! happens after that is ambiguous, for HTTP/1.1 has no way to say that nothing was done (P22). A response that comes
+//! before the upload has ended is delivered at once; the driver goes on sending until the response is dropped (P30).
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::task::Poll;
+
+use http::request::Parts;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::TrySendError;
+
+use super::body::Body;
+use super::bound::{Bound, late_headers};
+use super::exchange::Patience;
+use super::h1::{H1, H1Control, Returned};
+use super::h1_body::H1Body;
+use super::h1_upload::{Progress, Upload};
+use super::head;
+use super::link::{Failure, Observer, Occupied};
+use super::outgoing::Outgoing;
+use crate::error::{Error, Kind};
+
+/// Interim responses to one request, in number and in bytes of headers (P44).
+const MAX_INTERIM: u32 = 32;
+const MAX_INTERIM_BYTES: u64 = 64 * 1024;
+
+/// A request that hyper knows of, and the slot it fills. Dropped, it hands the slot to the driver.
+pub(super) struct Tail {
+    session: Arc<H1>,
+    progress: Arc<Progress>,
+    returned: Option<Returned>,
+}
+
+impl Tail {
+    pub(super) fn control(&self) -> &Arc<H1Control> {
+        &self.session.control
+    }
+
+    pub(super) fn progress(&self) -> &Arc<Progress> {
+        &self.progress
+    }
+
+    fn report_answer(&self) -> bool {
+        if let Some(returned) = self.returned.as_ref().filter(|_| self.control().serve()) {
+            returned.slot.report(Observer::answered);
+        }
+        self.control().answer()
+    }
+}
+
+impl Drop for Tail {
+    fn drop(&mut self) {
+        if let Some(returned) = self.returned.take() {
+            self.control().give_back(returned);
+        }
+    }
+}
+
+/// Sends a request. The body comes back if it was not sent; dropped before the response, the connection closes.
+pub(crate) async fn send(
+    session: Arc<H1>,
+    slot: Occupied,
+    parts: &Parts,
+    body: &mut Option<Outgoing>,
+    patience: Patience,
+) -> Result<Response<Body>, Failure> {
+    let mut request = head::for_h1(parts, body.is_none()).map_err(Failure::Failed)?;
+    let Some(mut sender) = session.control.take_sender() else {
+        // The session is about to be reported as ended; until then nobody else is to be granted this slot.
+        session.control.give_back(Returned { sender: None, slot });
+        return Err(Failure::NotSent(not_sent()));
+    };
+    bound_interim(&mut request, &session.control);
+    session.control.set_write_timeout(patience.write);
+    let (upload, progress) = Upload::new(body.take());
+    let answer = sender.try_send_request(request.map(|()| upload));
+    let tail = Tail {
+        session,
+        progress,
+        returned: Some(Returned {
+            sender: Some(sender),
+            slot,
+        }),
+    };
+    // Declared after the tail: hyper sees that the caller is gone before the slot comes back.
+    let mut answer = pin!(answer);
+    let mut patient = Bound::new(patience.header);
+    let answer = poll_fn(|cx| {
+        if let Poll::Ready(answer) = answer.as_mut().poll(cx) {
+            return Poll::Ready(Ok(answer));
+        }
+        match tail.progress.poll_over(cx) {
+            Poll::Ready(()) => patient.poll(cx).map(|()| Err(late_headers())),
+            Poll::Pending => Poll::Pending,
+        }
+    });
+    match answer.await {
+        Ok(Ok(response)) => Ok(deliver(tail, response, patience)),
+        Ok(Err(error)) => Err(failed(&tail, error, body)),
+        Err(late) => Err(Failure::Failed(late)),
+    }
+}
+
+fn deliver(tail: Tail, response: Response<Incoming>, patience: Patience) -> Response<Body> {
+    let reused = tail.report_answer();
+    let info = tail.control().info(reused);
+    let mut response = response.map(|incoming| Body::h1(H1Body::new(incoming, tail, patience.body_idle)));
+    response.extensions_mut().insert(info);
+    response
+}
+
+fn failed(tail: &Tail, mut error: TrySendError<Request<Upload>>, body: &mut Option<Outgoing>) -> Failure {
+    if let Some(request) = error.take_message() {
+        *body = request.into_body().take();
+        return Failure::NotSent(not_sent().with_source(error.into_error()));
+    }
+    Failure::Failed(describe(tail, error.into_error()))
+}
+
+fn not_sent() -> Error {
+    Error::new(Kind::Io, "the connection was closed before the request was sent").with_unprocessed(true)
+}
+
+/// What an error of hyper means to the caller. Decided here and nowhere else.
+pub(super) fn describe(tail: &Tail, error: hyper::Error) -> Error {
+    if let Some(failed) = tail.progress.failed() {
+        return failed.clone();
+    }
+    // A session that ended for a reason of its own says that reason.
+    if let Some(verdict) = tail.control().verdict() {
+        return verdict.clone().with_unprocessed(false);
+    }
+    if let Some(fault) = tail.control().fault.get() {
+        return fault.with_unprocessed(false);
+    }
+    let (kind, message) = if error.is_parse_status() || error.is_parse_version_h2() {
+        (Kind::Protocol, "the server did not answer in HTTP/1.1")
+    } else if error.is_parse() {
+        let message = "the response's headers were not valid HTTP/1.1, were larger than `max_header_list_size`, or more \
+                       than 100";
+        (Kind::Protocol, message)
+    } else if error.is_body_write_aborted() {
+        (Kind::Body, "the request body ended before its `content-length`")
+    } else if error.is_user() {
+        (Kind::Io, "the runtime that drove the session has ended")
+    } else if is_malformed(&error) {
+        (
+            Kind::Protocol,
+            "the response's body was not valid HTTP/1.1, or its trailers were too large",
+        )
+    } else {
+        (Kind::Io, "the connection ended before the response did")
+    };
+    Error::new(kind, message).with_source(error)
+}
+
+/// hyper tells a malformed chunk only by the kind of the IO error beneath.
+fn is_malformed(error: &hyper::Error) -> bool {
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        if let Some(io) = error.downcast_ref::<std::io::Error>() {
+            return matches!(
+                io.kind(),
+                std::io::ErrorKind::InvalidData | std::io::ErrorKind::InvalidInput
+            );
+        }
+        source = error.source();
+    }
+    false
+}
+
+/// Interim responses are bounded. A caller who listens to them (`hyper::ext::on_informational`) bounds them itself:
+/// hyper has room for one listener.
+fn bound_interim(request: &mut Request<()>, control: &Arc<H1Control>) {
+    let given = request.extensions().clone();
+    let control = control.clone();
+    let (count, bytes) = (AtomicU32::new(0), AtomicU64::new(0));
+    hyper::ext::on_informational(request, move |interim| {
+        let headers = interim.headers().iter();
+        let size: usize = headers
+            .map(|(name, value)| name.as_str().len() + value.len())
+            .sum();
+        let count = count.fetch_add(1, Ordering::Relaxed) + 1;
+        let bytes = bytes.fetch_add(size as u64, Ordering::Relaxed) + size as u64;
+        if count > MAX_INTERIM || bytes > MAX_INTERIM_BYTES {
+            let message = "the server sent more than 32 interim (1xx) responses, or more than 64 KiB of them";
+            control.kill(Error::new(Kind::Protocol, message));
+        }
+    });
+    if request.extensions().len() == given.len() {
+        *request.extensions_mut() = given;
+    }
+}

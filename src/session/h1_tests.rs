@@ -1,0 +1,6 @@
+//! HTTP/1.1 sessions against a server written by hand, in memory and on a paused clock.
+
+mod bodies;
+mod endings;
+mod fake;
+mod requests;

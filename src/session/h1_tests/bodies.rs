@@ -1,0 +1,232 @@
+//! Bodies: early responses, bodies dropped or cut, and the time they may take.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Request;
+use http_body::Body as _;
+use http_body_util::{BodyExt, Full, StreamBody};
+
+use super::fake::{Fake, data, failure, piecewise, response};
+use crate::session::Outgoing;
+
+const EARLY: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+
+#[tokio::test(start_paused = true)]
+async fn a_response_that_comes_early_is_delivered_while_the_upload_goes_on() {
+    // P2, P30
+    let (fake, mut server) = Fake::new(4096).await;
+    let (frames, body) = piecewise();
+    let attempt = fake.start(Request::post("http://a/"), body);
+    frames.send(data("one")).unwrap();
+    server.read_until("3\r\none\r\n").await;
+    server.write(EARLY).await;
+    let mut body = response(attempt).await.into_body();
+    assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "ok");
+    assert!(body.is_end_stream() && body.frame().await.is_none());
+    frames.send(data("two")).unwrap();
+    server.read_until("3\r\ntwo\r\n").await;
+    assert_eq!(fake.events.seen(), "a", "the connection is busy with the upload");
+    drop(frames);
+    server.read_until("0\r\n\r\n").await;
+    fake.events.until("ar").await;
+    drop(body);
+    let attempt = fake.get("http://a/");
+    server.answer(EARLY).await;
+    assert_eq!(
+        response(attempt)
+            .await
+            .into_body()
+            .collect()
+            .await
+            .unwrap()
+            .to_bytes(),
+        "ok"
+    );
+    fake.events.until("arr").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_response_dropped_before_the_upload_ended_ends_it() {
+    // P30
+    for read in [true, false] {
+        let (fake, mut server) = Fake::new(4096).await;
+        let (frames, body) = piecewise();
+        let attempt = fake.start(Request::post("http://a/"), body);
+        server.head().await;
+        server.write(EARLY).await;
+        let body = response(attempt).await.into_body();
+        if read {
+            assert_eq!(body.collect().await.unwrap().to_bytes(), "ok");
+        } else {
+            drop(body);
+        }
+        server.closed().await;
+        fake.events.until("acr").await;
+        assert!(frames.is_closed());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_dropped_before_its_end_closes_the_connection_before_the_slot_is_free() {
+    // P24, P30
+    let (fake, mut server) = Fake::new(4096).await;
+    let attempt = fake.get("http://a/");
+    server
+        .answer("HTTP/1.1 200 OK\r\ncontent-length: 9999\r\n\r\nsome")
+        .await;
+    let mut body = response(attempt).await.into_body();
+    assert_eq!(body.size_hint().exact(), Some(9999));
+    assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "some");
+    assert_eq!(body.size_hint().exact(), Some(9995));
+    drop(body);
+    server.closed().await;
+    fake.events.until("acr").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unread_body_that_has_come_is_drained_and_the_connection_stays() {
+    // P24
+    let (fake, mut server) = Fake::new(4096).await;
+    let attempt = fake.get("http://a/");
+    server.answer(EARLY).await;
+    drop(response(attempt).await);
+    fake.events.until("ar").await;
+    let attempt = fake.get("http://a/");
+    server.answer(EARLY).await;
+    drop(response(attempt).await);
+    fake.events.until("arr").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_is_cut_or_malformed_is_an_error_of_the_body() {
+    // P22, P41
+    for (answer, says) in [
+        (
+            "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nsome",
+            "the connection ended",
+        ),
+        (
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nsome\r\n",
+            "the connection ended",
+        ),
+        (
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nsome\r\nx\r\n",
+            "not valid HTTP/1.1",
+        ),
+    ] {
+        let (fake, mut server) = Fake::new(4096).await;
+        let attempt = fake.get("http://a/");
+        server.answer(answer).await;
+        drop(server);
+        let error = response(attempt).await.into_body().collect().await.unwrap_err();
+        assert!(error.is_body() && !error.is_unprocessed(), "{error:?}");
+        assert!(error.to_string().contains(says), "{error:?}");
+        fake.events.until("acr").await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_without_a_length_ends_with_the_connection() {
+    // P31
+    let (fake, mut server) = Fake::new(4096).await;
+    let attempt = fake.get("http://a/");
+    server.answer("HTTP/1.1 200 OK\r\n\r\nall of it").await;
+    drop(server);
+    assert_eq!(
+        response(attempt)
+            .await
+            .into_body()
+            .collect()
+            .await
+            .unwrap()
+            .to_bytes(),
+        "all of it"
+    );
+    fake.events.until("acr").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_wait_for_a_frame_of_the_body_is_bounded() {
+    // P44
+    let (mut fake, mut server) = Fake::new(4096).await;
+    fake.patience.body_idle = Some(Duration::from_secs(5));
+    let attempt = fake.get("http://a/");
+    server
+        .answer("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nsome")
+        .await;
+    let mut body = response(attempt).await.into_body();
+    assert!(body.frame().await.unwrap().is_ok());
+    let error = body.frame().await.unwrap().unwrap_err();
+    assert!(error.is_timeout() && error.is_body(), "{error:?}");
+    assert!(body.frame().await.is_none());
+    server.closed().await;
+    fake.events.until("acr").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_wait_for_headers_is_bounded_once_the_upload_has_ended() {
+    // P44
+    let (mut fake, mut server) = Fake::new(4096).await;
+    fake.patience.header = Some(Duration::from_secs(5));
+    let (frames, body) = piecewise();
+    let attempt = fake.start(Request::post("http://a/"), body);
+    server.head().await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(!attempt.is_finished(), "the upload is not over");
+    let ended = crate::clock::now();
+    drop(frames);
+    let error = failure(attempt).await;
+    assert!(error.is_timeout(), "{error:?}");
+    assert_eq!((crate::clock::now() - ended).as_secs(), 5);
+    server.closed().await;
+    fake.events.until("cr").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_must_make_progress() {
+    // P44
+    let (mut fake, mut server) = Fake::new(64).await;
+    fake.patience.write = Some(Duration::from_secs(5));
+    let body = Outgoing::new(Full::new(Bytes::from(vec![b'x'; 100_000])), 0);
+    let attempt = fake.start(Request::post("http://a/"), body);
+    server.head().await;
+    let error = failure(attempt).await;
+    assert!(
+        error.is_timeout() && error.to_string().contains("write_timeout"),
+        "{error:?}"
+    );
+    fake.events.until("cr").await;
+    assert!(fake.events.cause().is_timeout());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_callers_body_fails_the_request_with_its_own_error() {
+    // P41
+    let failing =
+        futures_util::stream::iter([Ok(data("half")), Err(std::io::Error::other("the disk is gone"))]);
+    let (fake, mut server) = Fake::new(4096).await;
+    let attempt = fake.start(
+        Request::post("http://a/"),
+        Outgoing::new(StreamBody::new(failing), 1024),
+    );
+    let error = failure(attempt).await;
+    assert!(error.is_body(), "{error:?}");
+    assert_eq!(
+        std::error::Error::source(&error).unwrap().to_string(),
+        "the disk is gone"
+    );
+    server.closed().await;
+    fake.events.until("cr").await;
+
+    // After the response's headers, it is the response's body that fails.
+    let (fake, mut server) = Fake::new(4096).await;
+    let (frames, body) = piecewise();
+    let attempt = fake.start(Request::post("http://a/").header("content-length", "9"), body);
+    server.head().await;
+    server.write("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n").await;
+    let body = response(attempt).await.into_body();
+    drop(frames);
+    assert!(body.collect().await.unwrap_err().is_body());
+    fake.events.until("acr").await;
+}

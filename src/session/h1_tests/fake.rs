@@ -1,0 +1,292 @@
+//! The other side of the wire, and the pool's side of the session.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::request::Builder;
+use http::{Response, Version};
+use http_body::Frame;
+use http_body_util::{Empty, StreamBody};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::sync::{mpsc, watch};
+use tokio::task::{AbortHandle, JoinHandle};
+
+use crate::Origin;
+use crate::connect::Connection;
+use crate::error::Error;
+use crate::session::exchange::Patience;
+use crate::session::h1::H1;
+use crate::session::h2_driver::Tuning;
+use crate::session::link::{Address, Failure, Observer, Occupied};
+use crate::session::meter::Bounds;
+use crate::session::{Body, Outgoing, drive_h1, handshake_h1, send_h1};
+use crate::state::SessionId;
+use crate::stats::{Counters, SessionProtocol, SessionTally, Tally};
+
+pub(super) const ID: SessionId = SessionId {
+    slot: 3,
+    generation: 7,
+};
+
+/// What a session reported.
+#[derive(Clone, Debug)]
+pub(super) enum Event {
+    Answered,
+    Released,
+    Closed(Error),
+}
+
+/// Remembers what was reported.
+pub(super) struct Recorder {
+    events: watch::Sender<Vec<Event>>,
+}
+
+impl Recorder {
+    fn push(&self, id: SessionId, event: Event) {
+        assert_eq!(id, ID);
+        self.events.send_modify(|events| events.push(event));
+    }
+
+    /// The events so far, one letter each.
+    pub(super) fn seen(&self) -> String {
+        let letter = |event: &Event| match event {
+            Event::Answered => 'a',
+            Event::Released => 'r',
+            Event::Closed(_) => 'c',
+        };
+        self.events.borrow().iter().map(letter).collect()
+    }
+
+    /// Waits for these events, in this order.
+    pub(super) async fn until(&self, wanted: &str) {
+        let mut events = self.events.subscribe();
+        let reached = async {
+            while self.seen() != wanted {
+                events.changed().await.unwrap();
+            }
+        };
+        let reached = tokio::time::timeout(Duration::from_secs(600), reached).await;
+        assert!(reached.is_ok(), "wanted {wanted}, saw {:?}", self.events.borrow());
+    }
+
+    /// Why the session closed.
+    pub(super) fn cause(&self) -> Error {
+        let closed = self.events.borrow().iter().find_map(|event| match event {
+            Event::Closed(cause) => Some(cause.clone()),
+            _ => None,
+        });
+        closed.expect("closed")
+    }
+}
+
+impl Observer for Recorder {
+    fn answered(self: Arc<Self>, id: SessionId) {
+        self.push(id, Event::Answered);
+    }
+
+    fn closed(self: Arc<Self>, id: SessionId, cause: Error) {
+        self.push(id, Event::Closed(cause));
+    }
+
+    fn release(self: Arc<Self>, id: SessionId) {
+        self.push(id, Event::Released);
+    }
+
+    fn settings(self: Arc<Self>, _: SessionId, _: u32) {
+        panic!("HTTP/1.1 has no SETTINGS");
+    }
+
+    fn refused(self: Arc<Self>, _: SessionId) {
+        panic!("HTTP/1.1 refuses nothing");
+    }
+
+    fn needs_h1(self: Arc<Self>, _: SessionId) {
+        panic!("it is HTTP/1.1 already");
+    }
+
+    fn goaway(self: Arc<Self>, _: SessionId, _: Error) {
+        panic!("HTTP/1.1 has no GOAWAY");
+    }
+
+    fn alive(self: Arc<Self>, _: SessionId) {
+        panic!("nothing was parked");
+    }
+
+    fn stalled(self: Arc<Self>, _: SessionId, _: bool) {
+        panic!("HTTP/1.1 has no shared window");
+    }
+
+    fn worn(self: Arc<Self>, _: SessionId) {
+        panic!("HTTP/1.1 does not wear");
+    }
+
+    fn park(self: Arc<Self>, _: SessionId) {
+        panic!("nothing is parked");
+    }
+}
+
+/// A session as the pool has it.
+pub(super) struct Fake {
+    pub(super) h1: Arc<H1>,
+    pub(super) events: Arc<Recorder>,
+    pub(super) driver: AbortHandle,
+    tally: Arc<SessionTally>,
+    pub(super) patience: Patience,
+}
+
+/// One attempt: what came of it, and the body if it was not sent.
+pub(super) type Attempt = (Result<Response<Body>, Failure>, Option<Outgoing>);
+
+impl Fake {
+    /// A session and its server's end; each direction holds `buffer` bytes.
+    pub(super) async fn new(buffer: usize) -> (Self, Server) {
+        let (ours, theirs) = tokio::io::duplex(buffer);
+        let address = Address {
+            session: 11,
+            version: Version::HTTP_11,
+            peer: None,
+            local: None,
+        };
+        let connection = Connection::new(ours, Version::HTTP_11);
+        let (h1, driver) = handshake_h1(connection, &tuning(), Arc::new(address))
+            .await
+            .unwrap();
+        let events = Arc::new(Recorder {
+            events: watch::Sender::default(),
+        });
+        let driver = tokio::spawn(drive_h1(driver, events.clone(), ID)).abort_handle();
+        let origin: Origin = "http://example.com".parse().unwrap();
+        let tally = Tally::new(&Arc::new(Counters::new()), &origin).session_opened(SessionProtocol::H1);
+        let fake = Self {
+            h1,
+            events,
+            driver,
+            tally: Arc::new(tally),
+            patience: Patience::default(),
+        };
+        (
+            fake,
+            Server {
+                io: theirs,
+                read: Vec::new(),
+            },
+        )
+    }
+
+    pub(super) fn slot(&self) -> Occupied {
+        Occupied::new(self.events.clone(), ID, self.tally.stream_started(), None)
+    }
+
+    pub(super) fn start(&self, request: Builder, body: Option<Outgoing>) -> JoinHandle<Attempt> {
+        let (parts, ()) = request.body(()).unwrap().into_parts();
+        let (session, slot, patience, mut body) = (self.h1.clone(), self.slot(), self.patience, body);
+        tokio::spawn(async move {
+            let result = send_h1(session, slot, &parts, &mut body, patience).await;
+            (result, body)
+        })
+    }
+
+    /// A request without a body.
+    pub(super) fn get(&self, uri: &str) -> JoinHandle<Attempt> {
+        self.start(http::Request::get(uri), Outgoing::new(Empty::<Bytes>::new(), 0))
+    }
+}
+
+fn tuning() -> Tuning {
+    Tuning {
+        stream_window: 65_535,
+        connection_window: 65_535,
+        max_frame_size: 16_384,
+        max_header_list_size: 16 * 1024,
+        max_send_buffer: 65_535,
+        streams: 1,
+        bounds: Bounds::default(),
+    }
+}
+
+pub(super) async fn response(attempt: JoinHandle<Attempt>) -> Response<Body> {
+    match attempt.await.unwrap().0 {
+        Ok(response) => response,
+        Err(Failure::NotSent(error) | Failure::NeedsH1(error) | Failure::Failed(error)) => {
+            panic!("{error:?}")
+        }
+        Err(Failure::Unprocessed { error, .. }) => panic!("{error:?}"),
+    }
+}
+
+/// An attempt that failed after it may have been sent.
+pub(super) async fn failure(attempt: JoinHandle<Attempt>) -> Error {
+    match attempt.await.unwrap().0 {
+        Err(Failure::Failed(error)) => {
+            assert!(!error.is_unprocessed(), "{error:?}");
+            error
+        }
+        _ => panic!("it did not fail, or is said not to have been sent"),
+    }
+}
+
+/// A request body whose frames the test sends; it ends when the sender is dropped.
+pub(super) fn piecewise() -> (mpsc::UnboundedSender<Frame<Bytes>>, Option<Outgoing>) {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let frames = futures_util::stream::unfold(receiver, |mut receiver| async {
+        let frame = receiver.recv().await?;
+        Some((Ok::<_, Error>(frame), receiver))
+    });
+    (sender, Outgoing::new(StreamBody::new(frames), 1024))
+}
+
+pub(super) fn data(text: &'static str) -> Frame<Bytes> {
+    Frame::data(Bytes::from_static(text.as_bytes()))
+}
+
+/// The server's end.
+pub(super) struct Server {
+    pub(super) io: DuplexStream,
+    read: Vec<u8>,
+}
+
+impl Server {
+    /// Reads up to and including `end`.
+    pub(super) async fn read_until(&mut self, end: &str) -> String {
+        loop {
+            let found = self
+                .read
+                .windows(end.len())
+                .position(|part| part == end.as_bytes());
+            if let Some(at) = found {
+                let rest = self.read.split_off(at + end.len());
+                let read = std::mem::replace(&mut self.read, rest);
+                return String::from_utf8(read).unwrap();
+            }
+            let more = self.io.read_buf(&mut self.read).await.unwrap();
+            assert!(
+                more > 0,
+                "the client went away after {:?}",
+                String::from_utf8_lossy(&self.read)
+            );
+        }
+    }
+
+    /// Reads a request's head.
+    pub(super) async fn head(&mut self) -> String {
+        self.read_until("\r\n\r\n").await
+    }
+
+    pub(super) async fn write(&mut self, text: &str) {
+        self.io.write_all(text.as_bytes()).await.unwrap();
+    }
+
+    /// Reads one request's head and answers it.
+    pub(super) async fn answer(&mut self, text: &str) {
+        self.head().await;
+        self.write(text).await;
+    }
+
+    /// Waits until the client has closed the connection.
+    pub(super) async fn closed(&mut self) {
+        let mut rest = Vec::new();
+        // A pipe that broke is closed, too.
+        let _ = self.io.read_to_end(&mut rest).await;
+    }
+}
