@@ -22,7 +22,7 @@ mod trust;
 use std::io::Write;
 use std::process::ExitCode;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, bail};
 
 use measure::{Measured, measure};
 use options::{Kind, Options};
@@ -80,12 +80,13 @@ fn compare(options: &Options) -> Result<()> {
     if let Some(file) = &options.svg {
         report::chart::draw(file, &all)?;
     }
-    let silent: Vec<_> = all
-        .iter()
-        .filter(|one| one.row.ok == 0)
-        .map(|one| one.row.transport.name())
-        .collect();
-    ensure!(silent.is_empty(), "no answer at all by {}", silent.join(", "));
+    if let Some(Measured { row, .. }) = all.iter().find(|one| one.row.ok == 0) {
+        bail!(
+            "{} got no answer at all in its {} round",
+            row.transport.name(),
+            row.round
+        );
+    }
     Ok(())
 }
 

@@ -14,7 +14,7 @@ use tokio::runtime::Runtime;
 
 use crate::options::Kind;
 use crate::round::{self, Load, Outcome};
-use crate::server::Server;
+use crate::server::{Count, Server};
 use crate::target::Target;
 use crate::transport::pool::Pool;
 use crate::transport::{Transport, bare, hyper};
@@ -110,13 +110,14 @@ impl Bench<'_> {
             .collect()
     }
 
-    /// Waits until the server has closed the connections of an earlier transport.
+    /// Waits until the server has no connection of an earlier transport any more, and none that it has yet to accept.
     fn rest(&mut self) -> Result<()> {
         let Some(server) = &mut self.server else {
             return Ok(());
         };
         for _ in 0..PAUSES {
-            if server.next_round()?.open == 0 {
+            let count = server.next_round()?;
+            if count == Count::default() {
                 break;
             }
             pause(&self.runtime);

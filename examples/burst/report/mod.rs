@@ -64,13 +64,13 @@ fn render(rows: &[&Row], opened: bool) -> String {
     for round in [Round::Cold, Round::Warm] {
         let pool = rows
             .iter()
-            .find(|row| row.round == round && row.transport == Kind::H2Pool);
+            .find(|row| row.round == round && row.transport == Kind::H2Pool && row.ok > 0);
         for row in rows.iter().filter(|row| row.round == round) {
-            let ratio = pool.map_or_else(
-                || "-".to_owned(),
-                |pool| format!("{:.2}", pool.wall_ms / row.wall_ms),
-            );
-            compared |= pool.is_some();
+            let ratio = pool
+                .filter(|_| row.ok > 0)
+                .map(|pool| format!("{:.2}", pool.wall_ms / row.wall_ms));
+            compared |= ratio.is_some();
+            let ratio = ratio.as_deref().unwrap_or("-");
             // Writing to a string cannot fail.
             let _ = writeln!(
                 text,

@@ -35,7 +35,7 @@ pub(crate) struct Address {
 }
 
 /// What the server counted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Count {
     /// Connections that were accepted, or carried a request, in the round.
     pub(crate) used: u64,
