@@ -40,7 +40,7 @@ use super::tape::{Recorded, ReplayError, State, Tape};
 ///
 /// # let runtime = tokio::runtime::Builder::new_current_thread().build()?;
 /// # runtime.block_on(async {
-/// let body = ReplayBody::new(Full::from("hello"), 64 * 1024);
+/// let body = ReplayBody::new(Full::<bytes::Bytes>::from("hello"), 64 * 1024);
 /// let again = body.replay();
 /// assert_eq!(body.collect().await?.to_bytes(), "hello");
 /// assert_eq!(again.collect().await?.to_bytes(), "hello");

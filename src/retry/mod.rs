@@ -13,7 +13,7 @@
 //! # let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
 //! # runtime.block_on(async {
 //! let client = service_fn(|_: http::Request<ReplayBody<Full<Bytes>>>| async {
-//!     Ok::<_, std::io::Error>(http::Response::new(Full::from("hello")))
+//!     Ok::<_, std::io::Error>(http::Response::new(Full::<Bytes>::from("hello")))
 //! });
 //! let service = ServiceBuilder::new().layer(RetryPolicy::default()).service(client);
 //! let response = service.oneshot(http::Request::get("https://example.com/").body(Full::default())?).await?;
@@ -23,16 +23,41 @@
 //! # Ok::<(), tower::BoxError>(())
 //! ```
 //!
+//! # With h2pool
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use bytes::Bytes;
+//! use h2pool::H2Pool;
+//! use h2pool::retry::{Attempts, RetryBudget, RetryPolicy};
+//! use http_body_util::Full;
+//! use tower::{ServiceBuilder, ServiceExt};
+//!
+//! # async fn get() -> Result<(), tower::BoxError> {
+//! let policy = RetryPolicy::default()
+//!     .deadline(Duration::from_secs(20))
+//!     .attempt_timeout(Duration::from_secs(5))
+//!     .budget(RetryBudget::default());
+//! let service = ServiceBuilder::new().layer(policy).service(H2Pool::new()?);
+//! let request = http::Request::get("https://example.com/").body(Full::<Bytes>::default())?;
+//! let response = service.oneshot(request).await?;
+//! println!("{}, {:?}", response.status(), response.extensions().get::<Attempts>());
+//! # Ok(()) }
+//! ```
+//!
+//! The pool sends again by itself what a server refused (P21); the layer is for what the pool cannot know: whether a
+//! request may be repeated.
+//!
 //! # What is retried
 //!
 //! After every attempt the policy [decides](RetryPolicy::decide), by the request's head, the number of attempts, the time
 //! elapsed and the [`Outcome`]:
 //!
-//! - *Transient* outcomes are retried for requests that are safe to repeat: GET, HEAD and OPTIONS ([configurable]
-//!   (RetryPolicy::methods)), any request with [`RetryOptions::any_method`], and, where
-//!   [the policy allows it](RetryPolicy::idempotency_key), any with an `Idempotency-Key`. They are the statuses 425, 429, 502,
-//!   503 and 504 ([configurable](RetryPolicy::statuses)), and errors before the response's head: connections reset, ended
-//!   early, not opened, and time limits.
+//! - *Transient* outcomes are retried for requests that are safe to repeat: GET, HEAD and OPTIONS
+//!   ([configurable](RetryPolicy::methods)), any request with [`RetryOptions::any_method`], and, where
+//!   [the policy allows it](RetryPolicy::idempotency_key), any with an `Idempotency-Key`. Such outcomes are the statuses
+//!   425, 429, 502, 503 and 504 ([configurable](RetryPolicy::statuses)), and errors before the response's head:
+//!   connections reset, ended early, not opened, and time limits.
 //! - *Unprocessed* outcomes are retried whatever the method, since the server provably did nothing (RFC 9113 §8.7):
 //!   streams refused or excluded by a GOAWAY, and connections that could not be opened. Classifiers of your own may know
 //!   more: [`classify_response`](RetryPolicy::classify_response), [`classify_error`](RetryPolicy::classify_error).

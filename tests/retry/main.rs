@@ -8,6 +8,7 @@ mod events;
 mod hedging;
 mod limits;
 mod mock;
+mod pool;
 mod properties;
 mod services;
 mod tower_policy;
