@@ -149,7 +149,7 @@ impl<O: Key> Exchange<O> {
     /// Whether the origin is known to speak only HTTP/1.1 and that is not the pool's business.
     fn goes_elsewhere(&self) -> bool {
         let core = &self.entry.core;
-        let elsewhere = core.fallback.is_some() || cfg!(not(any()));
+        let elsewhere = core.fallback.is_some() || cfg!(not(feature = "http1"));
         elsewhere && core.h1_only.lock().get(&self.entry.key, clock::now()).is_some()
     }
 
