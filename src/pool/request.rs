@@ -66,6 +66,10 @@ impl<O: Key> Exchange<O> {
             let failure = match self.send(held).await {
                 Ok(response) if response.status() == StatusCode::MISDIRECTED_REQUEST && !misdirected => {
                     misdirected = true;
+                    // The body went with the response: over HTTP/1.1, or with an upload that goes on.
+                    if self.body.is_none() && !want.empty {
+                        return Ok(response);
+                    }
                     match self.own_session().await {
                         Some(own) => {
                             next = Some(own);

@@ -22,6 +22,7 @@ use hyper::client::conn::http1::SendRequest;
 use super::alive::Ending;
 use super::h1_upload::Upload;
 use super::link::{Address, ConnectionInfo, Occupied};
+use super::meter::Bounds;
 use crate::connect::Fault;
 use crate::error::Error;
 use crate::sync::Mutex;
@@ -66,6 +67,8 @@ pub(crate) struct H1Control {
     write_timeout: AtomicU64,
     address: Arc<Address>,
     pub(super) fault: Fault,
+    /// Interim responses to one request, and bytes of them (P44).
+    pub(super) max_interim: (u32, u64),
 }
 
 #[derive(Default)]
@@ -84,7 +87,7 @@ pub(super) struct Returned {
 }
 
 impl H1Control {
-    pub(super) fn new(address: Arc<Address>, fault: Fault) -> Self {
+    pub(super) fn new(address: Arc<Address>, fault: Fault, bounds: &Bounds) -> Self {
         Self {
             seat: Mutex::new(Seat::default()),
             waker: AtomicWaker::new(),
@@ -97,6 +100,7 @@ impl H1Control {
             write_timeout: AtomicU64::new(0),
             address,
             fault,
+            max_interim: (bounds.informational, bounds.informational_bytes),
         }
     }
 

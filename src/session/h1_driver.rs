@@ -34,7 +34,7 @@ pub(crate) async fn handshake(
     tuning: &Tuning,
     address: Arc<Address>,
 ) -> Result<(Arc<H1>, H1Driver), Error> {
-    let control = Arc::new(H1Control::new(address, connection.fault.clone()));
+    let control = Arc::new(H1Control::new(address, connection.fault.clone(), &tuning.bounds));
     let wire = Wire {
         io: connection.io,
         control: control.clone(),

@@ -26,10 +26,6 @@ use super::link::{Failure, Observer, Occupied};
 use super::outgoing::Outgoing;
 use crate::error::{Error, Kind};
 
-/// Interim responses to one request, in number and in bytes of headers (P44).
-const MAX_INTERIM: u32 = 32;
-const MAX_INTERIM_BYTES: u64 = 64 * 1024;
-
 /// A request that hyper knows of, and the slot it fills. Dropped, it hands the slot to the driver.
 pub(super) struct Tail {
     session: Arc<H1>,
@@ -175,7 +171,7 @@ fn is_malformed(error: &hyper::Error) -> bool {
     false
 }
 
-/// Interim responses are bounded. A caller who listens to them (`hyper::ext::on_informational`) bounds them itself:
+/// Interim responses to one request are bounded, in number and in bytes of headers (P44). A caller who listens to them (`hyper::ext::on_informational`) bounds them itself:
 /// hyper has room for one listener.
 fn bound_interim(request: &mut Request<()>, control: &Arc<H1Control>) {
     let given = request.extensions().clone();
@@ -188,8 +184,11 @@ fn bound_interim(request: &mut Request<()>, control: &Arc<H1Control>) {
             .sum();
         let count = count.fetch_add(1, Ordering::Relaxed) + 1;
         let bytes = bytes.fetch_add(size as u64, Ordering::Relaxed) + size as u64;
-        if count > MAX_INTERIM || bytes > MAX_INTERIM_BYTES {
-            let message = "the server sent more than 32 interim (1xx) responses, or more than 64 KiB of them";
+        let (max, max_bytes) = control.max_interim;
+        if count > max || bytes > max_bytes {
+            let message = format!(
+                "the server sent more than {max} interim (1xx) responses, or {max_bytes} bytes of them"
+            );
             control.kill(Error::new(Kind::Protocol, message));
         }
     });
