@@ -107,3 +107,8 @@ pub use pool::{H2Pool, Lease, OriginPool, RequestBody, ResponseFuture};
 pub use session::{Body, ConnectionInfo, Protocol};
 #[cfg(not(h2pool_loom))]
 pub use stats::{SessionFilter, SessionInfo, SessionProtocol, SessionState, SessionsClosed, Stats};
+
+/// The README's examples are compiled.
+#[cfg(all(doctest, feature = "tls"))]
+#[doc = include_str!("../README.md")]
+struct ReadmeDoctests;
