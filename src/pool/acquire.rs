@@ -117,12 +117,10 @@ impl<O: Key> Entry<O> {
         self.with_permit(slot, sleep).await
     }
 
-    /// A waiter on a single-thread runtime keeps the origin's deadlines on its own timer: others may stand still.
+    /// Whoever waits sees to it that the origin's deadlines are kept by a timer that runs.
     fn arm_here(self: &Arc<Self>, runtime: &Runtime) {
-        if runtime.is_private() {
-            if let Some(at) = self.shared().read(|inner| inner.state.poll_timeout()) {
-                runtime.arm(at, self);
-            }
+        if let Some(at) = run(self, |inner| inner.rehome(runtime.id())) {
+            runtime.arm(at, self);
         }
     }
 

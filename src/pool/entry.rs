@@ -16,7 +16,7 @@ use crate::origin::Key;
 use crate::session::H1;
 use crate::session::link::{Address, Observer};
 use crate::session::{H2, H2Control, killed};
-use crate::state::{DialOrder, OriginState, Reason, SessionId};
+use crate::state::{DialOrder, OriginState, Reason, RuntimeId, SessionId};
 use crate::stats::{CloseReason, SessionTally, Tally};
 
 /// An origin with its pool.
@@ -166,11 +166,16 @@ impl<O: Key> Env for Entry<O> {
         dial::start(this, order);
     }
 
-    fn arm(this: &Arc<Self>, at: Instant) {
+    fn arm(this: &Arc<Self>, at: Instant) -> Option<RuntimeId> {
         let runtimes = &this.core.runtimes;
-        if let Some(runtime) = runtimes.known().or_else(|| runtimes.any()) {
-            runtime.arm(at, this);
-        }
+        // The caller's own runtime runs for sure; a single-thread one only as long as the caller blocks on it.
+        let here = runtimes.known();
+        let keeper = match here {
+            Some(runtime) if !runtime.is_private() => runtime,
+            here => runtimes.shared().or(here).or_else(|| runtimes.any())?,
+        };
+        keeper.arm(at, this);
+        keeper.is_private().then(|| keeper.id())
     }
 }
 

@@ -7,8 +7,7 @@
 //!
 //! Requests only ever move a deadline earlier; one that moved later is found when it fires for nothing (P16).
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, HashMap};
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -100,13 +99,18 @@ impl Runtimes {
         self.list.read().iter().find(|runtime| runtime.id == id).cloned()
     }
 
-    /// Any runtime, a multi-thread one if there is one: for deadlines that have no runtime of their own.
-    pub(super) fn any(&self) -> Option<Arc<Runtime>> {
-        let list = self.list.read();
-        list.iter()
+    /// A multi-thread runtime, whose timer never stands still.
+    pub(super) fn shared(&self) -> Option<Arc<Runtime>> {
+        self.list
+            .read()
+            .iter()
             .find(|runtime| !runtime.is_private())
-            .or(list.first())
             .cloned()
+    }
+
+    /// Any runtime at all.
+    pub(super) fn any(&self) -> Option<Arc<Runtime>> {
+        self.list.read().first().cloned()
     }
 
     /// Ends all timers; the pool is gone.
@@ -161,7 +165,7 @@ impl Runtimes {
     }
 }
 
-/// Deadlines, earliest first.
+/// Deadlines, earliest first; one for each origin.
 #[derive(Default)]
 struct Timer {
     deadlines: Mutex<Deadlines>,
@@ -170,53 +174,46 @@ struct Timer {
 
 #[derive(Default)]
 struct Deadlines {
-    heap: BinaryHeap<Reverse<Deadline>>,
+    /// By time, and then by the address of whom it is for, which is unique while the weak reference lives.
+    queue: BTreeMap<(Instant, usize), Weak<dyn Timed>>,
+    by_address: HashMap<usize, Instant>,
     ended: bool,
-}
-
-struct Deadline {
-    at: Instant,
-    whom: Weak<dyn Timed>,
-}
-
-impl PartialEq for Deadline {
-    fn eq(&self, other: &Self) -> bool {
-        self.at == other.at
-    }
-}
-
-impl Eq for Deadline {}
-
-impl PartialOrd for Deadline {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Deadline {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.at.cmp(&other.at)
-    }
 }
 
 impl Timer {
     fn arm(&self, at: Instant, whom: Weak<dyn Timed>) {
+        let address = whom.as_ptr().cast::<()>() as usize;
         let mut deadlines = self.deadlines.lock();
-        let earliest = deadlines.heap.peek().is_none_or(|Reverse(first)| at < first.at);
-        deadlines.heap.push(Reverse(Deadline { at, whom }));
+        let known = deadlines.by_address.get(&address).copied();
+        if known.is_some_and(|known| known <= at) {
+            return;
+        }
+        let earliest = deadlines
+            .queue
+            .first_key_value()
+            .is_none_or(|((first, _), _)| at < *first);
+        let replaced = known.and_then(|known| deadlines.queue.remove(&(known, address)));
+        deadlines.by_address.insert(address, at);
+        deadlines.queue.insert((at, address), whom);
         drop(deadlines);
+        drop(replaced);
         if earliest {
             self.waker.wake();
         }
     }
 
+    /// Takes all deadlines; nothing is armed here any more. `None`: it was ended before.
+    fn take(&self) -> Option<BTreeMap<(Instant, usize), Weak<dyn Timed>>> {
+        let mut deadlines = self.deadlines.lock();
+        if std::mem::replace(&mut deadlines.ended, true) {
+            return None;
+        }
+        deadlines.by_address.clear();
+        Some(std::mem::take(&mut deadlines.queue))
+    }
+
     fn end(&self) {
-        let left = {
-            let mut deadlines = self.deadlines.lock();
-            deadlines.ended = true;
-            std::mem::take(&mut deadlines.heap)
-        };
-        drop(left);
+        drop(self.take());
         self.waker.wake();
     }
 
@@ -226,11 +223,12 @@ impl Timer {
         if deadlines.ended {
             return None;
         }
-        match deadlines.heap.peek() {
-            Some(Reverse(first)) if first.at <= now => {
-                deadlines.heap.pop().map(|Reverse(first)| Ok(first.whom))
+        match deadlines.queue.first_key_value().map(|(key, _)| *key) {
+            Some((at, address)) if at <= now => {
+                deadlines.by_address.remove(&address);
+                deadlines.queue.remove(&(at, address)).map(Ok)
             }
-            first => Some(Err(first.map(|Reverse(first)| first.at))),
+            first => Some(Err(first.map(|(at, _)| at))),
         }
     }
 }
@@ -280,21 +278,14 @@ impl Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        let left = {
-            let mut deadlines = self.timer.deadlines.lock();
-            if deadlines.ended {
-                return;
-            }
-            deadlines.ended = true;
-            std::mem::take(&mut deadlines.heap)
+        let Some(left) = self.timer.take() else {
+            return;
         };
         if let Some(mourner) = self.mourner.upgrade() {
             mourner.runtime_ended(self.runtime);
         }
-        for Reverse(deadline) in left {
-            if let Some(whom) = deadline.whom.upgrade() {
-                whom.lost();
-            }
+        for whom in left.into_values().filter_map(|whom| whom.upgrade()) {
+            whom.lost();
         }
     }
 }

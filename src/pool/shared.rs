@@ -10,7 +10,7 @@
 use std::task::Waker;
 use std::time::Instant;
 
-use crate::state::{Action, DialOrder, OriginState, Reason, SessionId, WaiterId};
+use crate::state::{Action, DialOrder, OriginState, Reason, RuntimeId, SessionId, WaiterId};
 use crate::sync::{Arc, Mutex};
 
 /// Effects collected per lock.
@@ -42,8 +42,9 @@ pub trait Env: Sized {
     fn now(&self) -> Instant;
     /// Opens a connection.
     fn dial(this: &Arc<Self>, order: DialOrder);
-    /// Sees to it that [`timeout`] is called then.
-    fn arm(this: &Arc<Self>, at: Instant);
+    /// Sees to it that [`timeout`] is called then. Returns the single-thread runtime that keeps the timer, if it is one:
+    /// such a timer stands still whenever nobody blocks on its runtime.
+    fn arm(this: &Arc<Self>, at: Instant) -> Option<RuntimeId>;
 }
 
 /// The mutex and what it guards.
@@ -62,6 +63,8 @@ pub struct Inner<H, C> {
     wakers: Vec<Option<Waker>>,
     /// What the timer was last told.
     armed: Option<Instant>,
+    /// The single-thread runtime that keeps it, if it is one.
+    armed_on: Option<RuntimeId>,
 }
 
 impl<H: Handle, C: Clone> Shared<H, C> {
@@ -72,6 +75,7 @@ impl<H: Handle, C: Clone> Shared<H, C> {
             handles: Vec::new(),
             wakers: Vec::new(),
             armed: None,
+            armed_on: None,
         };
         Self {
             inner: Mutex::new(inner),
@@ -161,6 +165,16 @@ impl<H: Handle, C: Clone> Inner<H, C> {
         }
     }
 
+    /// For a caller that waits on `runtime`: when its own timer is to be armed, since the one that keeps the deadline now
+    /// belongs to another single-thread runtime, which may stand still.
+    pub(super) fn rehome(&mut self, runtime: RuntimeId) -> Option<Instant> {
+        if self.armed_on.is_none_or(|keeper| keeper == runtime) {
+            return None;
+        }
+        self.armed_on = Some(runtime);
+        self.armed
+    }
+
     /// Gives memory back once nothing is here.
     fn shrink(&mut self) {
         if self.state.is_unused() {
@@ -226,7 +240,10 @@ impl<H: Handle> Effects<H> {
                 Effect::Close(handle, reason) => handle.close(reason),
                 Effect::Kill(handle, reason) => handle.kill(reason),
                 Effect::Probe(handle) => handle.probe(),
-                Effect::Arm(at) => E::arm(env, at),
+                Effect::Arm(at) => {
+                    let keeper = E::arm(env, at);
+                    env.shared().inner.lock().armed_on = keeper;
+                }
             }
         }
     }

@@ -234,11 +234,6 @@ impl<C: Clone> OriginState<C> {
         (streams + self.waiting()) as usize
     }
 
-    /// Whether the origin is closed.
-    pub fn is_closed(&self) -> bool {
-        self.closed
-    }
-
     /// Connections being opened.
     pub fn dialing(&self) -> usize {
         self.dials.len()
