@@ -2,7 +2,7 @@
 //!
 //! It decides nothing: every decision is `crate::state`'s, made under the one mutex of an origin (`shared.rs`). The
 //! shell dials (`dial.rs`), keeps runtimes and timers (`runtime.rs`), finds origins (`registry.rs`), waits for slots
-//! (`lease.rs`, `acquire.rs`) and sends requests (`request.rs`).
+//! (`lease.rs`, `acquire.rs`), sends requests (`request.rs`) and shows what there is (`sight.rs`).
 
 mod acquire;
 mod core;
@@ -21,6 +21,7 @@ mod runtime;
 mod service;
 #[allow(unreachable_pub, reason = "the model checker sees it from outside")]
 mod shared;
+mod sight;
 
 use std::fmt;
 use std::sync::Arc;
@@ -38,8 +39,6 @@ use crate::config::PoolConfig;
 use crate::error::{BoxError, Error};
 use crate::origin::{Key, Origin};
 use crate::session::{Body, Outgoing};
-use crate::state::Phase;
-use crate::stats::{SessionInfo, Stats};
 
 pub(crate) use self::core::Core;
 pub(crate) use self::fallback::Fallback;
@@ -180,59 +179,6 @@ impl<O: Key> H2Pool<O> {
     /// Forgets it: the next dial offers h2 again. Returns whether it was remembered.
     pub fn clear_h1_only(&self, key: &O) -> bool {
         self.core().clear_h1_only(key)
-    }
-
-    /// What the pool holds and has done, read from memory.
-    #[must_use]
-    pub fn stats(&self) -> Stats {
-        let core = self.core();
-        let mut stats = core.counters.snapshot();
-        for entry in core.origins.all() {
-            entry.shared().read(|inner| {
-                stats.sessions_dialing += inner.state.dialing();
-                stats.waiters += inner.state.waiting() as usize;
-                for session in inner.state.snapshot() {
-                    stats.streams += session.in_use as usize;
-                    match session.phase {
-                        Phase::Active => stats.sessions_active += 1,
-                        Phase::Draining => stats.sessions_draining += 1,
-                    }
-                }
-            });
-            stats.origins += 1;
-        }
-        stats.origins_h1_only = core.h1_only.lock().len();
-        stats
-    }
-
-    /// The sessions as they are now, read from memory.
-    #[must_use]
-    pub fn sessions(&self) -> Vec<SessionInfo> {
-        let now = clock::now();
-        let mut all = Vec::new();
-        for entry in self.core().origins.all() {
-            let origin = entry.key.origin().to_string();
-            entry.shared().read(|inner| {
-                for session in inner.state.snapshot() {
-                    let address = inner.handle(session.id).map(|handle| handle.address().clone());
-                    all.push(SessionInfo {
-                        id: address.as_ref().map_or(0, |address| address.session),
-                        origin: origin.clone(),
-                        protocol: Some(session.protocol.into()),
-                        state: session.phase.into(),
-                        streams: session.in_use as usize,
-                        limit: session.limit as usize,
-                        streams_served: session.streams,
-                        age: now.saturating_duration_since(session.opened_at),
-                        idle: session
-                            .idle_since
-                            .map(|since| now.saturating_duration_since(since)),
-                        peer_addr: address.and_then(|address| address.peer),
-                    });
-                }
-            });
-        }
-        all
     }
 
     /// Closes the pool: new work is refused and waiters fail, both with `is_closed()`; running streams may finish

@@ -234,9 +234,9 @@ impl<C: Clone> OriginState<C> {
         (streams + self.waiting()) as usize
     }
 
-    /// Connections being opened.
-    pub fn dialing(&self) -> usize {
-        self.dials.len()
+    /// Connections being opened: when each dial began.
+    pub fn dials(&self) -> impl Iterator<Item = Instant> + '_ {
+        self.dials.iter().map(|(_, dial)| dial.started)
     }
 
     /// The sessions as they are now.

@@ -13,7 +13,7 @@ use crate::state::{Phase, Protocol};
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct SessionInfo {
-    /// Tells the sessions of a pool apart, in logs and response extensions too.
+    /// Tells the sessions of the process apart, in logs and response extensions too; 0 for a dial.
     pub id: u64,
     /// Where it leads, as `scheme://host:port`.
     pub origin: String,
