@@ -3,7 +3,6 @@
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::str::FromStr;
-use std::sync::Arc;
 
 use http::Uri;
 use http::request::Parts;
@@ -48,6 +47,13 @@ pub trait Key: Clone + Eq + Hash + Send + Sync + 'static {
 
     /// The origin that a connection for this key goes to.
     fn origin(&self) -> &Origin;
+
+    /// An equal key to be kept for long: one that shares no memory with the request that it was read from. The pool
+    /// keeps this one. Default: a clone.
+    #[must_use]
+    fn detached(&self) -> Self {
+        self.clone()
+    }
 }
 
 /// Scheme, host and port: what a connection leads to (RFC 6454 §4, RFC 9110 §4.3.1).
@@ -63,17 +69,12 @@ pub trait Key: Clone + Eq + Hash + Send + Sync + 'static {
 /// assert_eq!(origin, Origin::https("example.com", 443)?);
 /// # Ok::<(), h2pool::Error>(())
 /// ```
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct Origin {
-    inner: Arc<Inner>,
-}
-
-#[derive(PartialEq, Eq, Hash)]
-struct Inner {
     https: bool,
-    /// Lower case; an IPv6 address keeps its brackets.
-    host: Box<str>,
     port: u16,
+    /// Only its host counts, which is in lower case. Reading an origin off a request copies nothing.
+    authority: Authority,
 }
 
 impl Origin {
@@ -139,7 +140,7 @@ impl Origin {
         if host.is_empty() {
             return Err(Error::config(format!("the authority `{authority}` has no host")));
         }
-        Ok(Self::assemble(https, host, port))
+        Ok(Self::assemble(https, authority, port))
     }
 
     fn new(https: bool, host: &str, port: u16) -> Result<Self, Error> {
@@ -151,45 +152,50 @@ impl Origin {
             host
         };
         match host.parse::<Authority>() {
-            Ok(authority) if authority.host() == host => Ok(Self::assemble(https, host, port)),
+            Ok(authority) if authority.host() == host => Ok(Self::assemble(https, &authority, port)),
             _ => Err(Error::config(format!(
                 "`{host}` is not a host: give a name or an address without a port"
             ))),
         }
     }
 
-    fn assemble(https: bool, host: &str, port: u16) -> Self {
+    fn assemble(https: bool, authority: &Authority, port: u16) -> Self {
+        let upper = authority.host().bytes().any(|byte| byte.is_ascii_uppercase());
+        let lower = if upper {
+            authority.host().to_ascii_lowercase().parse().ok()
+        } else {
+            None
+        };
+        let authority = lower.unwrap_or_else(|| authority.clone());
         Self {
-            inner: Arc::new(Inner {
-                https,
-                host: host.to_ascii_lowercase().into(),
-                port,
-            }),
+            https,
+            port,
+            authority,
         }
     }
 
     /// `https`?
     #[must_use]
     pub fn is_https(&self) -> bool {
-        self.inner.https
+        self.https
     }
 
     /// `"https"` or `"http"`.
     #[must_use]
     pub fn scheme(&self) -> &'static str {
-        if self.inner.https { "https" } else { "http" }
+        if self.https { "https" } else { "http" }
     }
 
     /// The host in lower case; an IPv6 address keeps its brackets.
     #[must_use]
     pub fn host(&self) -> &str {
-        &self.inner.host
+        self.authority.host()
     }
 
     /// The port, explicit or the scheme's default.
     #[must_use]
     pub fn port(&self) -> u16 {
-        self.inner.port
+        self.port
     }
 
     /// The origin as a URI with the path `/`, as connectors take it.
@@ -207,11 +213,27 @@ impl Key for Origin {
     fn origin(&self) -> &Origin {
         self
     }
+
+    fn detached(&self) -> Self {
+        let copied = self.host().parse();
+        Self {
+            authority: copied.unwrap_or_else(|_| self.authority.clone()),
+            ..*self
+        }
+    }
 }
+
+impl PartialEq for Origin {
+    fn eq(&self, other: &Self) -> bool {
+        self.https == other.https && self.port == other.port && self.host() == other.host()
+    }
+}
+
+impl Eq for Origin {}
 
 impl Hash for Origin {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.inner.hash(state);
+        (self.https, self.port, self.host()).hash(state);
     }
 }
 

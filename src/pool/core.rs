@@ -91,6 +91,7 @@ impl<O: Key> Core<O> {
         if self.is_closed() {
             return Err(closed());
         }
+        let key = &key.detached();
         let (entry, evicted) = self
             .origins
             .insert(key, || Entry::new(self.clone(), key.clone()))?;
