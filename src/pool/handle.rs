@@ -99,8 +99,18 @@ impl<O: Key> Lifeline<O> {
         }
     }
 
-    /// A slot, unless this handle is closed while it is waited for.
-    pub(super) async fn acquire(&self, entry: &Arc<Entry<O>>, want: Want) -> Result<Held<O>, Error> {
+    /// A slot, unless this handle is closed while it is waited for. An origin that was forgotten for want of use between
+    /// its look-up and now is made anew, and `entry` becomes that.
+    pub(super) async fn acquire(&self, entry: &mut Arc<Entry<O>>, want: Want) -> Result<Held<O>, Error> {
+        loop {
+            match self.acquire_once(entry, want).await {
+                Err(error) if error.is_closed() && !self.is_closed() => *entry = self.entry(&entry.key)?,
+                acquired => return acquired,
+            }
+        }
+    }
+
+    async fn acquire_once(&self, entry: &Arc<Entry<O>>, want: Want) -> Result<Held<O>, Error> {
         if self.shared.is_none() {
             return entry.acquire(want).await;
         }

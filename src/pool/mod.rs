@@ -134,11 +134,11 @@ impl<O: Key> H2Pool<O> {
     /// # Cancel safety
     /// Dropped, the wait leaves the queue at once; a slot on its way goes to the next caller.
     pub async fn acquire(&self, key: &O) -> Result<Lease<O>, Error> {
-        let entry = self.lifeline.entry(key)?;
+        let mut entry = self.lifeline.entry(key)?;
         let held = self
             .lifeline
             .acquire(
-                &entry,
+                &mut entry,
                 Want {
                     empty: true,
                     first: false,

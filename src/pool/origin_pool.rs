@@ -100,7 +100,12 @@ impl<O: Key> OriginPool<O> {
             Err(error) => Err(error),
             Ok((_, caller)) => match queue.poll_ready(cx, caller) {
                 Poll::Ready(Ok(())) => Ok(true),
-                Poll::Ready(Err(Refusal::Closed)) => Err(closed()),
+                Poll::Ready(Err(Refusal::Closed)) => {
+                    // The origin was forgotten for want of use, or the handle was closed: the next poll tells.
+                    self.ready = Readiness::Idle;
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
                 Poll::Ready(Err(refusal)) => Err(entry.refused(refusal)),
                 Poll::Pending => match poll_timeout(sleep, &entry, cx) {
                     Poll::Ready(error) => Err(error),

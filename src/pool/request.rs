@@ -55,7 +55,7 @@ impl<O: Key> Exchange<O> {
         loop {
             let held = match next.take() {
                 Some(held) => held,
-                None => match self.lifeline.acquire(&self.entry, want).await {
+                None => match self.lifeline.acquire(&mut self.entry, want).await {
                     Err(error) if error.is_h1_only() && self.entry.core.fallback.is_some() => {
                         return self.fall_back().await;
                     }
