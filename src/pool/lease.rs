@@ -161,11 +161,7 @@ impl<E: Env> Queue<E> {
         }
     }
 
-    fn poll_claim(
-        &mut self,
-        cx: &mut Context<'_>,
-        caller: Caller,
-    ) -> Poll<Result<Option<Slot<E>>, Refusal<E::Cause>>> {
+    fn poll_claim(&mut self, cx: &mut Context<'_>, caller: Caller) -> Poll<Claimed<E>> {
         // Waker's clone and drop are the caller's code: never under the lock.
         let mut waker = Some(cx.waker().clone());
         let env = self.env.clone();
@@ -291,6 +287,9 @@ impl<E: Env> Drop for Queue<E> {
         }
     }
 }
+
+/// A slot; `None` for a soft wait that is ready; or why there is none.
+type Claimed<E> = Result<Option<Slot<E>>, Refusal<<E as Env>::Cause>>;
 
 /// What a poll came to, found under the lock.
 enum Step<E: Env> {
