@@ -24,7 +24,7 @@ use crate::state::{Limits, RuntimeId};
 use crate::stats::Counters;
 
 /// The first and the longest pause between dials to an origin that fails.
-const DIAL_BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+const DIAL_BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 /// How long a session that refused twice gets no work.
 const REFUSAL_PAUSE: Duration = Duration::from_secs(1);
 
