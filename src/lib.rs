@@ -35,6 +35,23 @@
 //! `current_thread` runtime serves only callers on that runtime, and `max_sessions` counts for each such runtime, since
 //! its sessions stand still whenever nobody blocks on it. A session whose runtime has ended is never handed out.
 //!
+//! # Sight
+//!
+//! [`H2Pool::stats`] and [`H2Pool::sessions`] read what there is from memory. `tracing` tells what happens, with the
+//! target `h2pool` and these fields, which stay:
+//!
+//! | level | event | fields |
+//! | --- | --- | --- |
+//! | debug | `session opened` | `origin`, `session`, `protocol` |
+//! | debug | `session ended` | `origin`, `session`, `reason` (a field of [`SessionsClosed`]), `error`, `kind` |
+//! | debug | `dial failed` | `origin`, `error`, `kind` |
+//! | debug | `replayed` | `origin`, `replay` (from 1), `error`, `kind` |
+//! | trace | `slot lost before use` | `error` |
+//!
+//! A dial and its session run in a span `session` with the field `origin`. `session` is the number that
+//! [`ConnectionInfo`] and [`SessionInfo`] show, `kind` a stable word such as `connect_timeout` or `goaway`, `error` the
+//! error with its causes.
+//!
 //! # Features
 //!
 //! | feature | default | what it gives |

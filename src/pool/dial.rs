@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::Version;
+use tracing::Instrument;
 
 use super::core::AliveGuard;
 use super::entry::{Entry, Session, Wire};
@@ -15,13 +16,14 @@ use super::runtime::Mourner;
 use super::shared::run;
 use crate::clock;
 use crate::connect::{Connection, Offer};
-use crate::error::{Error, Kind};
+use crate::error::{Chain, Error, Kind};
 use crate::origin::Key;
 use crate::session::link::Address;
 #[cfg(feature = "http1")]
 use crate::session::{drive_h1, handshake_h1};
 use crate::session::{drive_h2, handshake_h2};
 use crate::state::{DialEnd, DialOrder, Protocol, SessionId};
+use crate::stats::SessionProtocol;
 
 /// Starts a dial on the runtime that is to run it.
 pub(super) fn start<O: Key>(entry: &Arc<Entry<O>>, order: DialOrder) {
@@ -34,7 +36,10 @@ pub(super) fn start<O: Key>(entry: &Arc<Entry<O>>, order: DialOrder) {
     };
     match entry.core.runtimes.get(order.runtime) {
         // A runtime that has ended drops the future, and the guard in it says so.
-        Some(runtime) => drop(runtime.handle().spawn(dial.run())),
+        Some(runtime) => {
+            let span = tracing::debug_span!(target: "h2pool", "session", origin = %entry.key.origin());
+            drop(runtime.handle().spawn(dial.run().instrument(span)));
+        }
         None => drop(dial),
     }
 }
@@ -94,7 +99,13 @@ impl<O: Key> Dial<O> {
             tally,
             opened_at: now,
         };
-        tracing::debug!(origin = %entry.key.origin(), session = session.address().session, ?protocol, "session opened");
+        tracing::debug!(
+            target: "h2pool",
+            origin = %entry.key.origin(),
+            session = session.address().session,
+            protocol = %SessionProtocol::from(protocol),
+            "session opened"
+        );
         let (order, handle) = (self.order, session.clone());
         let id = run(entry, |inner| {
             let id = inner.state.handle_dialed(order.id, protocol, now)?;
@@ -117,7 +128,13 @@ impl<O: Key> Dial<O> {
         self.open = false;
         let error = self.entry.name(error);
         let now = clock::now();
-        tracing::debug!(origin = %self.entry.key.origin(), error = %error, kind = error.kind_name(), "dial failed");
+        tracing::debug!(
+            target: "h2pool",
+            origin = %self.entry.key.origin(),
+            error = %Chain(&error),
+            kind = error.kind_name(),
+            "dial failed"
+        );
         let end = if error.is_h1_only() {
             DialEnd::H1Only(error)
         } else {

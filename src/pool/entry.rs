@@ -10,7 +10,7 @@ use super::dial;
 use super::runtime::Timed;
 use super::shared::{Env, Handle, Shared, disarm, run, timeout};
 use crate::clock;
-use crate::error::{Error, Kind};
+use crate::error::{Chain, Error, Kind};
 use crate::origin::Key;
 #[cfg(feature = "http1")]
 use crate::session::H1;
@@ -237,13 +237,22 @@ impl<O: Key> Observer for Entry<O> {
             let session = inner.take_handle(id);
             (inner.state.handle_closed(id, cause.clone(), now), session)
         });
-        tracing::debug!(origin = %self.key.origin(), error = %cause, kind = cause.kind_name(), "session ended");
         if let (Some(reason), Some(session)) = (ended, session) {
-            session.ended(if protocol_broken {
+            let reason = if protocol_broken {
                 CloseReason::Protocol
             } else {
                 reason.into()
-            });
+            };
+            tracing::debug!(
+                target: "h2pool",
+                origin = %self.key.origin(),
+                session = session.address().session,
+                reason = reason.as_str(),
+                error = %Chain(&cause),
+                kind = cause.kind_name(),
+                "session ended"
+            );
+            session.ended(reason);
         }
     }
 

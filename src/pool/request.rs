@@ -23,7 +23,7 @@ use super::entry::{Entry, Wire};
 use super::fallback::RequestBody;
 use super::handle::Lifeline;
 use crate::clock;
-use crate::error::Error;
+use crate::error::{Chain, Error};
 use crate::origin::Key;
 use crate::session::link::{Failure, Occupied};
 use crate::session::{Body, Outgoing, send_h2};
@@ -82,7 +82,9 @@ impl<O: Key> Exchange<O> {
                 Err(failure) => failure,
             };
             match failure {
-                Failure::NotSent(error) => tracing::trace!(error = %error, "the slot was lost before use"),
+                Failure::NotSent(error) => {
+                    tracing::trace!(target: "h2pool", error = %error, "slot lost before use")
+                }
                 Failure::Unprocessed { error, early } => self.replay(error, early, &mut replays).await?,
                 Failure::NeedsH1(error) => {
                     self.entry.core.mark_h1_only(&self.entry.key, clock::now());
@@ -117,7 +119,7 @@ impl<O: Key> Exchange<O> {
     async fn replay(&mut self, error: Error, early: bool, replays: &mut usize) -> Result<(), Error> {
         let error = self.entry.name(error);
         if !self.rewind() {
-            tracing::debug!(error = %error, "not replayed: the body was consumed");
+            tracing::debug!(target: "h2pool", error = %Chain(&error), kind = error.kind_name(), "not replayed: the body was consumed");
             return Err(error);
         }
         // Streams sent before SETTINGS and refused are the price of not waiting for them; nobody's fault.
@@ -129,7 +131,14 @@ impl<O: Key> Exchange<O> {
         }
         *replays += 1;
         self.entry.tally.replayed();
-        tracing::debug!(origin = %self.entry.key.origin(), replay = *replays, error = %error, "replaying");
+        tracing::debug!(
+            target: "h2pool",
+            origin = %self.entry.key.origin(),
+            replay = *replays,
+            error = %Chain(&error),
+            kind = error.kind_name(),
+            "replayed"
+        );
         if *replays >= 2 {
             let doublings = u32::try_from(*replays - 2).unwrap_or(u32::MAX).min(6);
             let jitter = 0.5 + 0.5 * self.entry.core.random();
