@@ -3,7 +3,7 @@
 use std::io;
 
 use bytes::BytesMut;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::super::within;
 use super::frame::{self, kind};
@@ -103,9 +103,30 @@ impl Peer {
     /// that the client sends meanwhile, so that neither side can block the other. What came in is counted and thrown
     /// away: header blocks among it are lost to the decoder.
     pub async fn flood(&mut self, bytes: &[u8], limit: usize) -> Flood {
+        self.flood_while(bytes, limit, |unread| {
+            std::iter::from_fn(|| RawFrame::take(unread)).count()
+        })
+        .await
+    }
+
+    /// The same where no frames come back: over HTTP/1.1.
+    pub async fn flood_text(&mut self, bytes: &[u8], limit: usize) -> Flood {
+        self.flood_while(bytes, limit, |unread| {
+            unread.clear();
+            0
+        })
+        .await
+    }
+
+    async fn flood_while(
+        &mut self,
+        bytes: &[u8],
+        limit: usize,
+        mut take_in: impl FnMut(&mut BytesMut) -> usize,
+    ) -> Flood {
         // Many frames to a write, so that it is the client who is tested and not this loop.
         let block = bytes.repeat((32 * 1024 / bytes.len()).max(1));
-        let (reader, mut writer) = tokio::io::split(&mut self.io);
+        let (mut reader, mut writer) = tokio::io::split(&mut self.io);
         let mut flood = Flood {
             written: 0,
             ended: true,
@@ -120,9 +141,18 @@ impl Peer {
             }
             io::Result::Ok(())
         };
+        let drain = async {
+            loop {
+                flood.received += take_in(&mut self.unread);
+                // The error of a reset is an end too.
+                if !matches!(reader.read_buf(&mut self.unread).await, Ok(1..)) {
+                    return;
+                }
+            }
+        };
         tokio::select! {
             written = write => flood.ended = written.is_err(),
-            () = drain(reader, &mut self.unread, &mut flood.received) => {}
+            () = drain => {}
         }
         flood
     }
@@ -137,16 +167,4 @@ pub struct Flood {
     pub ended: bool,
     /// Frames that the client sent meanwhile.
     pub received: usize,
-}
-
-/// Counts frames until the end; the error of a reset is an end too.
-async fn drain(mut io: impl AsyncRead + Unpin, unread: &mut BytesMut, received: &mut usize) {
-    loop {
-        while RawFrame::take(unread).is_some() {
-            *received += 1;
-        }
-        if !matches!(io.read_buf(unread).await, Ok(1..)) {
-            return;
-        }
-    }
 }

@@ -96,6 +96,20 @@ impl Peer {
         }
     }
 
+    /// The head of an HTTP/1.1 request, or `None` once the client has closed: for a peer that is none of HTTP/2.
+    pub async fn next_h1_head(&mut self) -> Option<String> {
+        loop {
+            let end = self.unread.windows(4).position(|bytes| bytes == b"\r\n\r\n");
+            if let Some(end) = end {
+                let head = self.unread.split_to(end + 4);
+                return Some(String::from_utf8_lossy(&head).into_owned());
+            }
+            if !self.fill().await.ok()? {
+                return None;
+            }
+        }
+    }
+
     /// Gives back what a DATA frame cost, on the stream and on the connection.
     ///
     /// # Errors

@@ -1,0 +1,157 @@
+//! Header blocks as weapons: too long, exploding, never ending, wrong.
+
+use crate::arena::{Arena, PIPE, chain, ends, fails, names};
+use crate::support::peer::{Peer, code, flag, frame, hpack, kind};
+
+/// P32, P44: more than 64 KiB of response header; the error names the limit.
+#[tokio::test(start_paused = true)]
+async fn a_head_over_the_limit_fails_its_request_alone() {
+    let mut arena = Arena::new();
+    let fits = arena.get("/fits");
+    let mut peer = arena.greeted(&[]).await;
+    peer.next_headers().await;
+    let big = "v".repeat(60_000);
+    peer.send_fields(1, &[(":status", "200"), ("x-big", &big)], true)
+        .await;
+    assert_eq!(fits.await.unwrap().unwrap().status, 200);
+
+    let fetch = arena.get("/too-big");
+    peer.next_headers().await;
+    let block = hpack::literals([(":status", "200"), ("x-big", &"v".repeat(70_000))]);
+    peer.send_raw(&frame::headers(3, &block, true)).await;
+    let error = fails(fetch).await;
+    assert!(names(&error, "header"), "{}", chain(&error));
+    assert!(!error.is_unprocessed(), "{}", chain(&error));
+
+    let next = arena.get("/next");
+    assert_eq!(peer.answer_one(b"still here").await.as_deref(), Some("/next"));
+    assert_eq!(
+        (next.await.unwrap().unwrap().body.as_ref(), arena.dials()),
+        (&b"still here"[..], 1)
+    );
+    arena.end().await;
+}
+
+/// P44: a few kilobytes on the wire that decode to a gigabyte.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_hpack_bomb_does_not_go_off() {
+    let mut arena = Arena::real_time();
+    for bombs in [1, 16] {
+        let fetch = arena.get("/bomb");
+        let mut peer = arena.greeted(&[]).await;
+        let head = peer.next_headers().await;
+        // 4,000 bytes, 16,000 times: 64 MB a block.
+        let mut wire =
+            frame::headers(head.stream, &hpack::bomb("x-bomb", &[b'x'; 4_000], 16_000), false).to_vec();
+        for _ in 1..bombs {
+            wire.extend_from_slice(&frame::headers(head.stream, &vec![0x80 | 62; 16_000], true));
+        }
+        // The client may end it before all is sent.
+        drop(peer.try_send_raw(&wire).await);
+        let error = fails(fetch).await;
+        assert!(!error.is_unprocessed(), "{}", chain(&error));
+        drop(peer);
+    }
+    arena.recovers().await;
+    arena.end().await;
+}
+
+/// P44: HEADERS that CONTINUATION never completes, by large frames and by empty ones.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_endless_header_block_ends_the_session() {
+    let mut arena = Arena::real_time();
+    let field = hpack::literals([("x-more", &"m".repeat(1_000))]);
+    for payload in [&field[..], b""] {
+        let fetch = arena.get("/endless");
+        let mut peer = arena.greeted(&[]).await;
+        peer.next_headers().await;
+        peer.send_frame(
+            kind::HEADERS,
+            flag::NONE,
+            1,
+            &hpack::literals([(":status", "200")]),
+        )
+        .await;
+        let flood = peer
+            .flood(
+                &frame::encode(kind::CONTINUATION, flag::NONE, 1, payload),
+                256 << 20,
+            )
+            .await;
+        assert!(
+            flood.ended && flood.written < 32 * PIPE,
+            "{} bytes each: {flood:?}",
+            payload.len()
+        );
+        let error = fails(fetch).await;
+        assert!(
+            !error.is_unprocessed() && !error.is_timeout(),
+            "{}",
+            chain(&error)
+        );
+    }
+    arena.recovers().await;
+    arena.end().await;
+}
+
+/// Ends a session that the client may have ended before.
+async fn leave(mut peer: Peer, last: u32) {
+    drop(peer.try_send_raw(&frame::goaway(last, code::NO_ERROR, b"")).await);
+    peer.until_closed().await;
+}
+
+/// RFC 9113 §8.3.2, §8.2: responses that are malformed are errors of their stream, not of the others.
+#[tokio::test(start_paused = true)]
+async fn malformed_heads_fail_their_request() {
+    let mut arena = Arena::new();
+    let heads: &[&[(&str, &str)]] = &[
+        &[("x-status", "missing")],
+        &[(":status", "abc")],
+        &[(":status", "")],
+        &[(":status", "200"), (":status", "200")],
+        &[("x-before", "pseudo"), (":status", "200")],
+        &[(":status", "200"), ("X-Upper", "case")],
+        &[(":status", "200"), ("connection", "close")],
+        &[(":status", "200"), ("content-length", "ten")],
+        &[(":status", "101")],
+    ];
+    for head in heads {
+        let fetch = arena.get("/malformed");
+        let mut peer = arena.greeted(&[]).await;
+        let stream = peer.next_headers().await.stream;
+        let block = hpack::literals(head.iter().copied());
+        // Whole, so that what is no answer can not wait for its end either.
+        peer.send_raw(&frame::headers(stream, &block, true)).await;
+        match ends(fetch).await {
+            Ok(answer) => panic!("{head:?} is no answer: {answer:?}"),
+            Err(error) => assert!(
+                !error.is_unprocessed() && !error.is_timeout(),
+                "{head:?}: {}",
+                chain(&error)
+            ),
+        }
+        leave(peer, stream).await;
+    }
+    arena.recovers().await;
+    assert_eq!(arena.dials(), heads.len() + 1);
+    arena.end().await;
+}
+
+/// RFC 9113 §8.1.1: a body that is not as long as it was said to be.
+#[tokio::test(start_paused = true)]
+async fn a_body_of_another_length_than_promised_is_an_error() {
+    let mut arena = Arena::new();
+    for body in [&b"short"[..], b"much longer than ten bytes"] {
+        let fetch = arena.get("/length");
+        let mut peer = arena.greeted(&[]).await;
+        let stream = peer.next_headers().await.stream;
+        peer.send_fields(stream, &[(":status", "200"), ("content-length", "10")], false)
+            .await;
+        peer.send_data(stream, body, true).await;
+        let error = fails(fetch).await;
+        assert!(!error.is_unprocessed(), "{}", chain(&error));
+        leave(peer, stream).await;
+    }
+    arena.recovers().await;
+    arena.end().await;
+}
