@@ -36,21 +36,21 @@ pub(super) struct Want {
 }
 
 impl<O: Key> Entry<O> {
+    /// A slot that is there for the taking: the path of a request on a warm pool.
+    pub(super) fn try_acquire(self: &Arc<Self>, want: Want) -> Option<Held<O>> {
+        if want.first || self.core.permits.is_some() {
+            return None;
+        }
+        Slot::try_acquire(self, want.empty).map(|slot| Held { slot, permit: None })
+    }
+
     /// A slot on a session of this origin.
     pub(super) async fn acquire(self: &Arc<Self>, want: Want) -> Result<Held<O>, Error> {
-        let slot = if want.first {
-            None
-        } else {
-            Slot::try_acquire(self, want.empty)
-        };
-        match slot {
-            Some(slot) if self.core.permits.is_none() => Ok(Held { slot, permit: None }),
-            Some(slot) => self.with_permit(slot, None).await,
-            None => {
-                let (queue, runtime) = self.queue(want)?;
-                self.wait(queue, &runtime).await
-            }
+        if let Some(held) = self.try_acquire(want) {
+            return Ok(held);
         }
+        let (queue, runtime) = self.queue(want)?;
+        self.wait(queue, &runtime).await
     }
 
     /// A session of its own, for a request that was misdirected on a shared one (P23).

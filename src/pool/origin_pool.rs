@@ -170,7 +170,7 @@ where
             let entry = lifeline.entry(&key)?;
             let body = Outgoing::new(body, entry.core.config.replay_buffer);
             super::service::complete(&mut parts, key.origin())?;
-            let exchange = Exchange {
+            let mut exchange = Exchange {
                 lifeline,
                 entry,
                 parts,

@@ -31,7 +31,8 @@ use crate::session::{Body, Outgoing, send_h2};
 /// The pause before the second replay; doubled from one to the next, jittered between half and the whole.
 const REPLAY_PAUSE: Duration = Duration::from_millis(50);
 
-/// A request on its way.
+/// A request on its way. What does not happen on the way of a request on a warm pool (waiting, replays, HTTP/1.1) is boxed
+/// where it is awaited, so that the future of every request stays small.
 pub(super) struct Exchange<O: Key> {
     pub(super) lifeline: Arc<Lifeline<O>>,
     pub(super) entry: Arc<Entry<O>>,
@@ -41,9 +42,9 @@ pub(super) struct Exchange<O: Key> {
 
 impl<O: Key> Exchange<O> {
     /// Sends the request, on `held` if the caller has a slot already.
-    pub(super) async fn run(mut self, held: Option<Held<O>>, first: bool) -> Result<Response<Body>, Error> {
+    pub(super) async fn run(&mut self, held: Option<Held<O>>, first: bool) -> Result<Response<Body>, Error> {
         if held.is_none() && self.goes_elsewhere() {
-            return self.fall_back().await;
+            return Box::pin(self.fall_back()).await;
         }
         let mut next = held;
         let mut want = Want {
@@ -55,9 +56,9 @@ impl<O: Key> Exchange<O> {
         loop {
             let held = match next.take() {
                 Some(held) => held,
-                None => match self.lifeline.acquire(&mut self.entry, want).await {
+                None => match self.slot(want).await {
                     Err(error) if error.is_h1_only() && self.entry.core.fallback.is_some() => {
-                        return self.fall_back().await;
+                        return Box::pin(self.fall_back()).await;
                     }
                     acquired => acquired?,
                 },
@@ -70,7 +71,7 @@ impl<O: Key> Exchange<O> {
                     if self.body.is_none() && !want.empty {
                         return Ok(response);
                     }
-                    match self.own_session().await {
+                    match Box::pin(self.own_session()).await {
                         Some(own) => {
                             next = Some(own);
                             continue;
@@ -85,16 +86,26 @@ impl<O: Key> Exchange<O> {
                 Failure::NotSent(error) => {
                     tracing::trace!(target: "h2pool", error = %error, "slot lost before use")
                 }
-                Failure::Unprocessed { error, early } => self.replay(error, early, &mut replays).await?,
+                Failure::Unprocessed { error, early } => {
+                    Box::pin(self.replay(error, early, &mut replays)).await?;
+                }
                 Failure::NeedsH1(error) => {
                     self.entry.core.mark_h1_only(&self.entry.key, clock::now());
-                    self.replay(error, false, &mut replays).await?;
+                    Box::pin(self.replay(error, false, &mut replays)).await?;
                     if self.entry.core.fallback.is_some() {
-                        return self.fall_back().await;
+                        return Box::pin(self.fall_back()).await;
                     }
                 }
                 Failure::Failed(error) => return Err(self.entry.name(error)),
             }
+        }
+    }
+
+    /// A slot: at once where a session has room and nobody waits.
+    async fn slot(&mut self, want: Want) -> Result<Held<O>, Error> {
+        match self.entry.try_acquire(want) {
+            Some(held) => Ok(held),
+            None => Box::pin(self.lifeline.acquire(&mut self.entry, want)).await,
         }
     }
 
@@ -110,7 +121,14 @@ impl<O: Key> Exchange<O> {
             }
             #[cfg(feature = "http1")]
             Wire::H1(session) => {
-                crate::session::send_h1(session, slot, &self.parts, &mut self.body, patience).await
+                Box::pin(crate::session::send_h1(
+                    session,
+                    slot,
+                    &self.parts,
+                    &mut self.body,
+                    patience,
+                ))
+                .await
             }
         }
     }
@@ -166,12 +184,14 @@ impl<O: Key> Exchange<O> {
         elsewhere && core.h1_only.lock().get(&self.entry.key, clock::now()).is_some()
     }
 
-    async fn fall_back(self) -> Result<Response<Body>, Error> {
+    async fn fall_back(&mut self) -> Result<Response<Body>, Error> {
         let Some(fallback) = &self.entry.core.fallback else {
             return Err(self.entry.name(h1_only()));
         };
         self.entry.tally.h1_only_hit();
-        let request = Request::from_parts(self.parts, RequestBody(self.body));
+        let (nothing, ()) = Request::new(()).into_parts();
+        let parts = std::mem::replace(&mut self.parts, nothing);
+        let request = Request::from_parts(parts, RequestBody(self.body.take()));
         fallback
             .call(request)
             .await
