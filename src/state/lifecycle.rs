@@ -4,12 +4,16 @@ use std::time::Instant;
 
 use super::session::{Phase, Protocol, Reason, Session, SessionId};
 use super::waiters::Status;
-use super::{Action, DialId, Failure, OriginState, after, limits::UNKNOWN_STREAMS};
+use super::{Action, DialEnd, DialId, Failure, OriginState, after, limits::UNKNOWN_STREAMS};
 
 impl<C: Clone> OriginState<C> {
     /// A dial succeeded; the connection speaks `protocol`. `None`: nobody wants it any more, drop it.
     pub fn handle_dialed(&mut self, id: DialId, protocol: Protocol, now: Instant) -> Option<SessionId> {
         let now = self.advance(now);
+        if self.is_orphaned(id) {
+            self.handle_dial_ended(id, DialEnd::Aborted, now);
+            return None;
+        }
         let mut dial = self.take_dial(id)?;
         let group = dial.group;
         // Whoever wanted it for itself may be gone: then it serves the next, where the bound allows (P8).

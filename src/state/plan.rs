@@ -66,6 +66,16 @@ pub(super) struct Dial {
     pub(super) replaces: bool,
     /// The session is for this waiter alone (P23).
     pub(super) own: Option<WaiterId>,
+    /// Its runtime has ended; it cannot come to anything.
+    orphaned: bool,
+}
+
+#[cfg(any(test, h2pool_sim))]
+impl Dial {
+    /// Whether it has this generation; enough among the dials of one origin.
+    pub(super) fn is(&self, id: DialId) -> bool {
+        self.generation == id.generation
+    }
 }
 
 /// What is known of the origin and of its failures.
@@ -79,7 +89,7 @@ pub(super) struct Plan {
     pub(super) h1_only_until: Option<Instant>,
     /// Dials failed, and sessions ended before they served, in a row.
     failures: u32,
-    retry_at: Option<Instant>,
+    pub(super) retry_at: Option<Instant>,
     seed: u64,
 }
 
@@ -204,6 +214,9 @@ impl<C: Clone> OriginState<C> {
 
     /// Nobody dials on this runtime any more.
     fn strand(&mut self, runtime: RuntimeId) {
+        for (_, dial) in self.dials.iter_mut().filter(|(_, dial)| dial.runtime == runtime) {
+            dial.orphaned = true;
+        }
         let groups: Vec<usize> = self.groups.iter().map(|(slot, _)| slot).collect();
         for group in groups {
             let counts = &mut self.groups[group];
@@ -327,7 +340,7 @@ impl<C: Clone> OriginState<C> {
             })
     }
 
-    fn goes_alone(&self) -> bool {
+    pub(super) fn goes_alone(&self) -> bool {
         self.plan.learned.is_none() || self.plan.failures > 0
     }
 
@@ -362,11 +375,18 @@ impl<C: Clone> OriginState<C> {
             lone,
             replaces,
             own,
+            orphaned: false,
         };
         let slot = super::slot_of(self.dials.insert(dial));
         let id = DialId { slot, generation };
         self.actions
             .push_back(Action::Dial(DialOrder { id, runtime, h1_only }));
+    }
+
+    /// Whether the dial's runtime has ended.
+    pub(super) fn is_orphaned(&self, id: DialId) -> bool {
+        let dial = self.dials.get(id.slot as usize);
+        dial.is_some_and(|dial| dial.generation == id.generation && dial.orphaned)
     }
 
     /// The dial is over, however it ended.

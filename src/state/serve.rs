@@ -113,15 +113,35 @@ impl<C: Clone> OriginState<C> {
         }
     }
 
-    /// Serves the oldest waiters that sessions of this group can serve, first come first served.
+    /// Serves the oldest waiters that sessions of this group can serve, first come first served. Whoever is served may
+    /// have stood before others, whom another session can serve now.
     pub(super) fn serve(&mut self, group: usize) {
-        while let Some(waiter) = self.oldest(group) {
-            let (own, empty) = (self.waiters.at(waiter).group, self.waiters.at(waiter).empty);
+        if group != SHARED {
+            self.serve_private(group);
+        }
+        while let Some(waiter) = self.oldest(SHARED) {
+            let own = self.waiters.at(waiter).group;
             let open = Open {
                 own: true,
-                shared: group == SHARED || self.oldest(SHARED) == Some(waiter),
+                shared: true,
             };
-            let Some(slot) = self.slot_for(own, empty, open) else {
+            let Some(slot) = self.slot_for(own, self.waiters.at(waiter).empty, open) else {
+                return;
+            };
+            self.settle_granted(waiter, slot);
+            if own != SHARED {
+                self.serve_private(own);
+            }
+        }
+    }
+
+    fn serve_private(&mut self, group: usize) {
+        while let Some(waiter) = self.oldest(group) {
+            let open = Open {
+                own: true,
+                shared: self.oldest(SHARED) == Some(waiter),
+            };
+            let Some(slot) = self.slot_for(group, self.waiters.at(waiter).empty, open) else {
                 return;
             };
             self.settle_granted(waiter, slot);

@@ -1,6 +1,6 @@
 //! Runtimes: private sessions, the shared ones, and runtimes that end.
 
-use super::super::{Acquired, Caller, Claim, DialEnd, Failure, Reason, RuntimeId};
+use super::super::{Acquired, Caller, Claim, DialEnd, Failure, Protocol, Reason, RuntimeId};
 use super::bench::{Bench, caller, on, soft, with_body};
 
 #[test]
@@ -280,4 +280,57 @@ fn a_private_waiter_that_moves_away_lets_those_behind_it_go_ahead() {
     assert_eq!(bench.claim(empty), Claim::Pending);
     bench.run(|state, now| state.moved(body, with_body(), || now));
     assert_eq!(bench.granted(empty), private);
+}
+
+#[test]
+fn a_connection_of_a_runtime_that_ended_is_no_session() {
+    // P36: the dial came to its end just before its runtime did, and its word arrives after.
+    let mut bench = Bench::new(|_| {});
+    let waiter = bench.queue();
+    bench.run(|state, now| state.handle_runtime_ended(super::bench::MAIN, now));
+    let dial = bench.dial();
+    let session = bench.run(|state, now| state.handle_dialed(dial, Protocol::H2, now));
+    assert_eq!(session, None);
+    let there = Caller {
+        runtime: RuntimeId(5),
+        ..caller()
+    };
+    bench.run(|state, now| state.moved(waiter, there, || now));
+    let session = bench.open(10);
+    assert_eq!(bench.granted(waiter), session);
+}
+
+#[test]
+fn a_private_session_that_serves_the_oldest_lets_a_shared_one_serve_the_next() {
+    // P11, P14, P36
+    let mut bench = Bench::new(|limits| limits.max_sessions = 1);
+    let body = bench.queue_as(Caller {
+        empty: false,
+        ..on(1)
+    });
+    let behind = bench.queue();
+    let private = bench.connect();
+    let shared = bench.connect();
+    assert_eq!(bench.claim(behind), Claim::Pending);
+    bench.settings(private, 5);
+    assert_eq!(bench.granted(body), private);
+    assert_eq!(bench.granted(behind), shared);
+}
+
+#[test]
+fn a_shared_session_that_serves_a_private_waiter_lets_its_own_session_serve_the_next() {
+    // P11, P14, P36
+    let mut bench = Bench::new(|limits| limits.max_sessions = 1);
+    let full = bench.serving(1);
+    bench.take();
+    let body = bench.queue_as(Caller {
+        empty: false,
+        ..on(1)
+    });
+    let behind = bench.queue_as(on(1));
+    let private = bench.connect();
+    assert_eq!(bench.claim(behind), Claim::Pending);
+    bench.release(full);
+    assert_eq!(bench.granted(body), full);
+    assert_eq!(bench.granted(behind), private);
 }
