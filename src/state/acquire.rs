@@ -36,7 +36,7 @@ impl<C: Clone> OriginState<C> {
         };
         match waiter.status {
             Status::Queued => Claim::Pending,
-            Status::Held(_) | Status::Revoked => Claim::Ready,
+            Status::Held(_) | Status::Revoked(_) => Claim::Ready,
             Status::Granted(_) | Status::Failed(_) => match self.waiters.remove(id) {
                 Status::Granted(session) => Claim::Granted(session),
                 Status::Failed(failure) => Claim::Failed(failure),
@@ -96,7 +96,7 @@ impl<C: Clone> OriginState<C> {
                 self.waiters.remove(id);
                 self.release(session, clock);
             }
-            Status::Queued | Status::Revoked | Status::Failed(_) => {
+            Status::Queued | Status::Revoked(_) | Status::Failed(_) => {
                 self.waiters.remove(id);
             }
         }

@@ -16,7 +16,7 @@ impl<C: Clone> OriginState<C> {
                 let slot = self.let_go(id, session)?;
                 Some(self.count_stream(slot))
             }
-            Status::Revoked => {
+            Status::Revoked(_) => {
                 self.waiters.remove(id);
                 None
             }
@@ -44,11 +44,12 @@ impl<C: Clone> OriginState<C> {
 
     /// Takes back the slot that has been held for longest.
     pub(super) fn revoke(&mut self, slot: usize) {
+        let id = self.session_id(slot);
         let session = &mut self.sessions[slot];
         if let Some(waiter) = session.holders.head() {
             self.waiters.unlink(&mut session.holders, waiter);
             session.in_use -= 1;
-            self.waiters.at_mut(waiter).status = Status::Revoked;
+            self.waiters.at_mut(waiter).status = Status::Revoked(id);
             self.refile(slot);
         }
     }

@@ -48,7 +48,8 @@ pub(super) enum Status<C> {
     Queued,
     Granted(SessionId),
     Held(SessionId),
-    Revoked,
+    /// Held until it was taken back.
+    Revoked(SessionId),
     Failed(Failure<C>),
 }
 

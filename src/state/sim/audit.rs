@@ -3,7 +3,7 @@
 use super::super::load::NONE;
 use super::super::session::Class;
 use super::super::waiters::Status;
-use super::super::{OriginState, Phase, SHARED};
+use super::super::{OriginState, Phase, SHARED, WaiterId};
 
 impl<C: Clone + std::fmt::Debug> OriginState<C> {
     /// Panics when a count, an index or a list disagrees with what is really there, or when somebody waits for what is
@@ -17,6 +17,11 @@ impl<C: Clone + std::fmt::Debug> OriginState<C> {
         self.audit_groups();
         self.audit_waiters();
         self.audit_service();
+    }
+
+    /// Where a waiter stands, without claiming it.
+    pub(super) fn claim_peek(&self, id: WaiterId) -> Option<&Status<C>> {
+        self.waiters.get(id).map(|waiter| &waiter.status)
     }
 
     fn audit_sessions(&self) {

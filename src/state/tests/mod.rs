@@ -8,6 +8,7 @@ mod bench;
 mod groups;
 mod lifecycle;
 mod load;
+mod model;
 mod plan;
 mod soft;
 mod timeouts;

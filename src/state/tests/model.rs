@@ -1,0 +1,26 @@
+//! Random operations against the state, beside the reference model (`sim/`): P1–P7, P9, P11–P14, P16–P21, P29, P36, P44.
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use super::super::Limits;
+use super::super::sim::{self, Op};
+
+/// Limits, what happens, and how it ends: well or badly.
+fn lives() -> impl Strategy<Value = (Limits, Vec<Op>, bool)> {
+    let ops = vec(any::<[u8; 3]>().prop_map(Op::decode), 0..200);
+    (any::<[u8; 4]>().prop_map(sim::limits), ops, any::<bool>())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 3000,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn whatever_happens_the_promises_hold((limits, ops, well) in lives()) {
+        sim::play(limits, ops, well);
+    }
+}
