@@ -135,6 +135,14 @@ impl<C: Clone> OriginState<C> {
         }
     }
 
+    /// The same for all sessions.
+    pub(super) fn serve_all(&mut self) {
+        if self.queued > 0 {
+            let groups: Vec<usize> = self.groups.iter().map(|(slot, _)| slot).collect();
+            groups.into_iter().for_each(|group| self.serve(group));
+        }
+    }
+
     fn serve_private(&mut self, group: usize) {
         while let Some(waiter) = self.oldest(group) {
             let open = Open {

@@ -7,7 +7,7 @@
 use std::time::Instant;
 
 use super::session::{Phase, Reason, Session};
-use super::{Failure, OriginState, SHARED, after};
+use super::{Failure, OriginState, after};
 
 impl<C: Clone> OriginState<C> {
     /// Does what is due. Calls that come early, or for nothing, do nothing.
@@ -20,7 +20,7 @@ impl<C: Clone> OriginState<C> {
         for slot in self.session_slots() {
             self.session_timeouts(slot, now);
         }
-        self.serve(SHARED);
+        self.serve_all();
         self.replan(now);
     }
 
@@ -33,7 +33,6 @@ impl<C: Clone> OriginState<C> {
             self.sessions[slot].held_until = None;
             self.sessions[slot].refusals = 0;
             self.refile(slot);
-            self.serve(self.sessions[slot].group);
         }
         if is_due(self.sessions[slot].useful_by, now) {
             self.check_useful(slot, now);

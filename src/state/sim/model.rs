@@ -78,14 +78,14 @@ impl Model {
     pub(super) fn entered(&mut self, id: WaiterId, caller: Caller, first: bool, held: Option<SessionId>) {
         self.push(Some(id), caller, first);
         if let Some(session) = held {
-            self.grant(Some(id), session, false);
+            self.grant(Some(id), session);
         }
     }
 
     /// Somebody came and got a slot at once.
     pub(super) fn granted_at_once(&mut self, caller: Caller, first: bool, session: SessionId) {
         self.push(None, caller, first);
-        self.grant(None, session, false);
+        self.grant(None, session);
     }
 
     /// Somebody was turned away.
@@ -226,11 +226,10 @@ impl Model {
         }
     }
 
-    /// The state gave a slot to one who waited. `lax`: several things were due at once, and the session may have been
-    /// another one a moment before.
-    pub(super) fn granted(&mut self, id: WaiterId, session: SessionId, lax: bool) {
+    /// The state gave a slot to one who waited.
+    pub(super) fn granted(&mut self, id: WaiterId, session: SessionId) {
         if self.queue.iter().any(|waiting| waiting.id == Some(id)) {
-            self.grant(Some(id), session, lax);
+            self.grant(Some(id), session);
         }
     }
 
@@ -277,7 +276,7 @@ impl Model {
         });
     }
 
-    fn grant(&mut self, id: Option<WaiterId>, session: SessionId, lax: bool) {
+    fn grant(&mut self, id: Option<WaiterId>, session: SessionId) {
         let place = self
             .queue
             .iter()
@@ -285,7 +284,7 @@ impl Model {
             .expect("it waits");
         let choices = self.choices(place);
         assert!(
-            lax || choices.contains(&session),
+            choices.contains(&session),
             "{:?} got {session:?}, not one of {choices:?}: {self:#?}",
             self.queue[place]
         );

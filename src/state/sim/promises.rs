@@ -34,10 +34,10 @@ impl Sim {
         }
     }
 
-    /// `lax`: the timer fired, and several things may have happened one after the other.
-    pub(super) fn check(&mut self, before: &Before, lax: bool) {
+    /// `timed`: the timer fired.
+    pub(super) fn check(&mut self, before: &Before, timed: bool) {
         self.state.audit();
-        self.check_model(lax);
+        self.check_model();
         self.check_limits(before);
         self.check_leases();
         self.check_wakes();
@@ -45,14 +45,14 @@ impl Sim {
             self.check_bounds(group);
             self.check_plan(slot, group, before);
         }
-        if lax {
+        if timed {
             let due = self.state.poll_timeout();
             assert!(due.is_none_or(|due| due > self.now), "what is due was done (P16)");
         }
     }
 
     /// The same grants, in the same order, as the model would have made (P1, P6, P11, P29).
-    fn check_model(&mut self, lax: bool) {
+    fn check_model(&mut self) {
         let group = |slot: usize| self.state.groups[slot].runtime;
         let seen: Vec<Seen> = self
             .state
@@ -72,7 +72,7 @@ impl Sim {
         for waiter in &self.woken {
             match self.state.claim_peek(*waiter) {
                 Some(Status::Granted(session) | Status::Held(session) | Status::Revoked(session)) => {
-                    self.model.granted(*waiter, *session, lax);
+                    self.model.granted(*waiter, *session);
                 }
                 Some(Status::Failed(_)) => self.model.failed(*waiter),
                 other => panic!("{waiter:?} was woken for {other:?}"),

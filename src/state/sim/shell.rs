@@ -68,14 +68,14 @@ impl Sim {
         self.perform(matches!(op, Op::Spurious | Op::Backwards), |sim| sim.apply(op));
     }
 
-    /// `lax`: the timer may have fired for several things at once.
-    fn perform(&mut self, lax: bool, act: impl FnOnce(&mut Self)) {
+    /// `timed`: the timer fired.
+    fn perform(&mut self, timed: bool, act: impl FnOnce(&mut Self)) {
         let before = self.observe();
         self.woken.clear();
         self.ordered.clear();
         act(self);
         self.drain();
-        self.check(&before, lax);
+        self.check(&before, timed);
     }
 
     /// Lets time pass; the timer fires whenever it is due.

@@ -1,6 +1,6 @@
 //! Time: idle sessions, ages, and a timer that neither misses nor spins.
 
-use super::super::{Acquired, Reason};
+use super::super::{Acquired, Claim, Reason};
 use super::bench::{Bench, caller, ms, secs};
 
 #[test]
@@ -95,6 +95,24 @@ fn an_old_session_is_replaced_and_its_age_is_jittered() {
     assert_eq!(bench.take(), new);
     bench.release(old);
     assert_eq!(bench.closed, [(old, Reason::Age)]);
+}
+
+#[test]
+fn nobody_is_sent_to_a_session_that_the_same_moment_ends() {
+    // P16, P19: its pause is over, and its probe went unanswered.
+    let mut bench = Bench::new(|limits| limits.max_sessions = 1);
+    let session = bench.serving(3);
+    bench.take();
+    bench.run(|state, now| {
+        state.park(session, now);
+        state.handle_refused(session, now);
+        state.handle_refused(session, now);
+    });
+    let waiter = bench.queue();
+    bench.pass(secs(1));
+    assert_eq!(bench.claim(waiter), Claim::Pending);
+    let replacement = bench.open(3);
+    assert_eq!(bench.granted(waiter), replacement);
 }
 
 #[test]
