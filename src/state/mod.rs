@@ -126,8 +126,6 @@ struct Group {
     draining: u32,
     /// Of those, the ones that still take work until their replacement is open.
     retiring: u32,
-    /// Of the dials, the ones for replacements.
-    replacing: u32,
     /// Open at least this many, once.
     warm: u32,
     /// When the last stream ended on a session that is gone.

@@ -62,8 +62,6 @@ pub(super) struct Dial {
     pub(super) started: Instant,
     /// It covers everybody who waits.
     lone: bool,
-    /// It replaces a session that still takes work.
-    pub(super) replaces: bool,
     /// The session is for this waiter alone (P23).
     pub(super) own: Option<WaiterId>,
     /// Its runtime has ended; it cannot come to anything.
@@ -139,12 +137,12 @@ impl<C: Clone> OriginState<C> {
     pub fn acquire_own(&mut self, caller: Caller, now: Instant) -> Option<WaiterId> {
         let now = self.advance(now);
         let group = self.group_of(caller);
-        if self.closed || self.groups[group].draining >= self.limits.max_sessions {
+        if self.closed || !self.has_room_for_own(group) {
             return None;
         }
         let waiter = self.waiters.insert(caller, group, Status::Queued);
         self.waiters.at_mut(waiter.slot).own = true;
-        self.start_dial(group, caller.runtime, Some(waiter), false, now);
+        self.start_dial(group, caller.runtime, Some(waiter), now);
         Some(waiter)
     }
 
@@ -174,21 +172,23 @@ impl<C: Clone> OriginState<C> {
     /// A dial ended without a session.
     pub fn handle_dial_ended(&mut self, id: DialId, end: DialEnd<C>, now: Instant) {
         let now = self.advance(now);
+        if matches!(end, DialEnd::Aborted) {
+            self.dial_runtime(id)
+                .into_iter()
+                .for_each(|runtime| self.strand(runtime));
+        }
         let Some(dial) = self.take_dial(id) else {
             return;
         };
         let group = dial.group;
-        if let Some(waiter) = dial.own {
-            self.end_own(waiter, dial.runtime, &end, now);
-        } else {
-            match end {
-                DialEnd::Failed(cause) => {
-                    let count = if dial.lone { None } else { Some(self.per_session()) };
-                    self.dial_failed(group, count, cause, now);
-                }
-                DialEnd::H1Only(cause) => self.dial_failed(group, None, cause, now),
-                DialEnd::Aborted => self.strand(dial.runtime),
+        match (dial.own, end) {
+            (Some(waiter), end) => self.end_own(waiter, end, now),
+            (None, DialEnd::Failed(cause)) => {
+                let count = if dial.lone { None } else { Some(self.per_session()) };
+                self.dial_failed(group, count, cause, now);
             }
+            (None, DialEnd::H1Only(cause)) => self.dial_failed(group, None, cause, now),
+            (None, DialEnd::Aborted) => {}
         }
         self.replan(now);
     }
@@ -214,8 +214,12 @@ impl<C: Clone> OriginState<C> {
 
     /// Nobody dials on this runtime any more.
     fn strand(&mut self, runtime: RuntimeId) {
-        for (_, dial) in self.dials.iter_mut().filter(|(_, dial)| dial.runtime == runtime) {
-            dial.orphaned = true;
+        for (_, dial) in &mut self.dials {
+            dial.orphaned |= dial.runtime == runtime;
+            let waiter = dial.own.and_then(|waiter| self.waiters.get_mut(waiter));
+            if let Some(waiter) = waiter.filter(|waiter| waiter.runtime == Some(runtime)) {
+                waiter.runtime = None;
+            }
         }
         let groups: Vec<usize> = self.groups.iter().map(|(slot, _)| slot).collect();
         for group in groups {
@@ -266,11 +270,11 @@ impl<C: Clone> OriginState<C> {
     }
 
     fn replan_group(&mut self, group: usize, now: Instant) {
-        while let Some((runtime, replaces)) = self.wanted_dial(group) {
+        while let Some(runtime) = self.wanted_dial(group) {
             if let Some(retry_at) = self.plan.retry_at.filter(|at| *at > now) {
                 return self.arm(Some(retry_at));
             }
-            self.start_dial(group, runtime, None, replaces, now);
+            self.start_dial(group, runtime, None, now);
         }
         let group = &mut self.groups[group];
         if group.active + group.dialing >= group.warm {
@@ -278,8 +282,8 @@ impl<C: Clone> OriginState<C> {
         }
     }
 
-    /// Whether the group wants one more dial, where it would run, and whether it is a replacement.
-    fn wanted_dial(&self, slot: usize) -> Option<(RuntimeId, bool)> {
+    /// Whether the group wants one more dial, and where it would run.
+    fn wanted_dial(&self, slot: usize) -> Option<RuntimeId> {
         let group = &self.groups[slot];
         if !self.has_room_for_dial(slot) {
             return None;
@@ -288,26 +292,26 @@ impl<C: Clone> OriginState<C> {
         if self.goes_alone() && coming > 0 {
             return None;
         }
-        let covered = u64::from(coming) * u64::from(self.per_session());
-        if u64::from(group.queue.len()) > covered {
+        let needed = group.queue.len().div_ceil(self.per_session());
+        if needed > coming {
             let runtimes = self
                 .waiters
                 .queue(group.queue)
                 .map(|waiter| self.waiters.at(waiter).runtime);
             if let Some(runtime) = runtimes.flatten().next() {
-                return Some((runtime, false));
+                return Some(runtime);
             }
         }
         let runtime = group.runtime_hint?;
-        if group.retiring > group.replacing {
-            return Some((runtime, true));
-        }
+        // Each dial that is more than the waiters need replaces a session that retires.
+        let replaced = group.dialing >= needed.max(group.fresh) - group.fresh + group.retiring;
         let kept = if self.in_use(slot) {
             self.limits.min_sessions
         } else {
             0
         };
-        (group.active + group.dialing < group.warm.max(kept)).then_some((runtime, false))
+        let enough = replaced && group.active + group.dialing >= group.warm.max(kept);
+        (!enough).then_some(runtime)
     }
 
     /// Whether the bound allows one more session. Those that drain do not count, but with them there are never more
@@ -321,6 +325,11 @@ impl<C: Clone> OriginState<C> {
         };
         let open = group.active + group.dialing;
         open < bound && open + group.draining < bound.saturating_mul(2)
+    }
+
+    /// Whether one more session may serve one caller alone; they count among those that drain.
+    fn has_room_for_own(&self, group: usize) -> bool {
+        self.groups[group].draining < self.limits.max_sessions
     }
 
     /// Whether requests have run in the group lately, so that `min_sessions` applies.
@@ -349,14 +358,7 @@ impl<C: Clone> OriginState<C> {
         learned.min(self.limits.streams_per_session).max(1)
     }
 
-    fn start_dial(
-        &mut self,
-        group: usize,
-        runtime: RuntimeId,
-        own: Option<WaiterId>,
-        replaces: bool,
-        now: Instant,
-    ) {
+    fn start_dial(&mut self, group: usize, runtime: RuntimeId, own: Option<WaiterId>, now: Instant) {
         let generation = self.next_generation();
         let lone = self.goes_alone();
         let h1_only = self.plan.h1_only_until.is_some();
@@ -365,7 +367,6 @@ impl<C: Clone> OriginState<C> {
             counts.draining += 1;
         } else {
             counts.dialing += 1;
-            counts.replacing += u32::from(replaces);
         }
         let dial = Dial {
             generation,
@@ -373,7 +374,6 @@ impl<C: Clone> OriginState<C> {
             runtime,
             started: now,
             lone,
-            replaces,
             own,
             orphaned: false,
         };
@@ -381,6 +381,12 @@ impl<C: Clone> OriginState<C> {
         let id = DialId { slot, generation };
         self.actions
             .push_back(Action::Dial(DialOrder { id, runtime, h1_only }));
+    }
+
+    fn dial_runtime(&self, id: DialId) -> Option<RuntimeId> {
+        let dial = self.dials.get(id.slot as usize);
+        dial.filter(|dial| dial.generation == id.generation)
+            .map(|dial| dial.runtime)
     }
 
     /// Whether the dial's runtime has ended.
@@ -401,36 +407,33 @@ impl<C: Clone> OriginState<C> {
             counts.draining -= 1;
         } else {
             counts.dialing -= 1;
-            counts.replacing -= u32::from(dial.replaces);
         }
         Some(dial)
     }
 
-    fn end_own(&mut self, waiter: WaiterId, dialed_on: RuntimeId, end: &DialEnd<C>, now: Instant) {
-        let Some(node) = self.waiters.get(waiter) else {
+    fn end_own(&mut self, waiter: WaiterId, end: DialEnd<C>, now: Instant) {
+        let Some(node) = self.waiters.get(waiter).filter(|_| !self.closed) else {
             return;
         };
-        let moved = node.runtime.filter(|runtime| *runtime != dialed_on);
-        let (private, empty, soft) = (node.private, node.empty, node.soft);
-        match end {
-            _ if self.closed => {}
-            DialEnd::Failed(cause) | DialEnd::H1Only(cause) => {
-                self.fail_one(waiter.slot, Failure::Dial(cause.clone()));
+        let failure = match end {
+            DialEnd::Failed(cause) | DialEnd::H1Only(cause) => Failure::Dial(cause),
+            DialEnd::Aborted => Failure::Useless(Reason::Lost),
+        };
+        // Where the waiter has moved on to a runtime that lives, the dial is made again there.
+        let moved = node.runtime.filter(|_| matches!(failure, Failure::Useless(_)));
+        if let Some(runtime) = moved {
+            let (private, empty, soft) = (node.private, node.empty, node.soft);
+            let group = self.group_of(Caller {
+                runtime,
+                private,
+                empty,
+                soft,
+            });
+            if self.has_room_for_own(group) {
+                return self.start_dial(group, runtime, Some(waiter), now);
             }
-            // Where the waiter has moved on to a runtime that lives, the dial is made again there.
-            DialEnd::Aborted => match moved {
-                Some(runtime) => {
-                    let group = self.group_of(Caller {
-                        runtime,
-                        private,
-                        empty,
-                        soft,
-                    });
-                    self.start_dial(group, runtime, Some(waiter), false, now);
-                }
-                None => self.fail_one(waiter.slot, Failure::Useless(Reason::Lost)),
-            },
         }
+        self.fail_one(waiter.slot, failure);
     }
 
     /// Those who wait for a session of their own fail with the pool's closing.

@@ -16,18 +16,34 @@ impl<C: Clone> OriginState<C> {
         if self.next_timeout.is_none_or(|due| due > now) {
             return;
         }
-        self.next_timeout = None;
-        for slot in self.session_slots() {
-            self.session_timeouts(slot, now);
+        let slots = self.session_slots();
+        for slot in &slots {
+            self.session_timeouts(*slot, now);
         }
         self.serve_all();
+        for slot in &slots {
+            self.expire(*slot, now);
+        }
+        self.next_timeout = None;
+        for slot in slots {
+            self.arm_session(slot);
+        }
         self.replan(now);
+    }
+
+    /// Its age has come, or it is worn.
+    fn expire(&mut self, slot: usize, now: Instant) {
+        if is_due(self.sessions[slot].expires_at, now) {
+            self.sessions[slot].expires_at = None;
+            let worn = self.limits.is_worn(self.sessions[slot].streams);
+            let reason = if worn { Reason::Worn } else { Reason::Age };
+            self.retire(slot, reason, now);
+        }
     }
 
     fn session_timeouts(&mut self, slot: usize, now: Instant) {
         if self.sessions[slot].phase == Phase::Draining {
-            self.draining_timeouts(slot, now);
-            return self.arm_session(slot);
+            return self.draining_timeouts(slot, now);
         }
         if is_due(self.sessions[slot].held_until, now) {
             self.sessions[slot].held_until = None;
@@ -43,13 +59,6 @@ impl<C: Clone> OriginState<C> {
         if self.is_idle_too_long(slot, now) {
             self.drain(slot, Reason::Idle, now);
         }
-        if is_due(self.sessions[slot].expires_at, now) {
-            self.sessions[slot].expires_at = None;
-            let worn = self.limits.is_worn(self.sessions[slot].streams);
-            let reason = if worn { Reason::Worn } else { Reason::Age };
-            self.retire(slot, reason, now);
-        }
-        self.arm_session(slot);
     }
 
     /// Its time is up, or its server never said a word.

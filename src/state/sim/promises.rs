@@ -166,7 +166,7 @@ impl Sim {
         };
         let ordered = self.ordered.iter().filter(ordered).count();
         if ordered > 0 {
-            let ahead = group.replacing as usize;
+            let ahead = group.retiring as usize;
             let kept = group.active + group.dialing <= self.limits.min_sessions.max(self.limits.max_sessions);
             let justified = coming <= most.div_ceil(per) + ahead || kept;
             assert!(justified, "{ordered} dials that nobody needs: {group:?}");

@@ -188,6 +188,28 @@ fn a_worn_session_is_replaced_before_it_stops() {
 }
 
 #[test]
+fn a_dial_that_nobody_waits_for_any_more_replaces_a_worn_session() {
+    // P5, P17: no dial that demand does not justify.
+    let mut bench = Bench::new(|_| {});
+    let old = bench.serving(1);
+    bench.take();
+    let waiter = bench.queue();
+    assert_eq!(bench.dials.len(), 1);
+    bench.cancel(waiter);
+    bench.run(|state, now| state.handle_worn(old, now));
+    assert_eq!(bench.dials.len(), 1);
+    bench.queue();
+    assert_eq!(
+        bench.dials.len(),
+        2,
+        "one for the waiter, one for the worn session"
+    );
+    bench.open(1);
+    bench.release(old);
+    assert_eq!(bench.closed, [(old, Reason::Worn)]);
+}
+
+#[test]
 fn an_idle_worn_session_ends_without_a_replacement() {
     // P17
     let mut bench = Bench::new(|_| {});

@@ -210,3 +210,18 @@ fn min_sessions_are_opened_again_when_all_were_lost() {
         "until it is not in use any more"
     );
 }
+
+#[test]
+fn a_session_worn_by_what_the_timer_serves_is_retired_at_once() {
+    // P16, P17: the timer does not fire twice for one moment (the bench asserts it).
+    let mut bench = Bench::new(|limits| (limits.max_streams_per_session, limits.max_sessions) = (Some(2), 1));
+    let session = bench.serving(5);
+    bench.run(|state, now| {
+        state.handle_refused(session, now);
+        state.handle_refused(session, now);
+    });
+    let waiter = bench.queue();
+    bench.pass(secs(1));
+    assert_eq!(bench.granted(waiter), session);
+    assert_eq!(bench.dials.len(), 1);
+}
