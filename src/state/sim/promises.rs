@@ -127,7 +127,7 @@ impl Sim {
             let Some(node) = self.state.waiters.get(*waiter).filter(|node| !node.own) else {
                 continue;
             };
-            if failure(self, *waiter).is_none() || self.state.is_closed() {
+            if failure(self, *waiter).is_none() || self.state.closed {
                 continue;
             }
             let private = node.private.then_some(node.runtime).flatten();
@@ -182,7 +182,7 @@ impl Sim {
             .queue(group.queue)
             .any(|waiter| state.waiters.at(waiter).runtime.is_some());
         let uncovered = waiting > coming * per && !(state.goes_alone() && coming > 0);
-        if !state.is_closed() && can_dial && uncovered && state.has_room_for_dial(slot) {
+        if !state.closed && can_dial && uncovered && state.has_room_for_dial(slot) {
             let retry_at = state.plan.retry_at.expect("nobody dials");
             assert!(retry_at > self.now, "nobody dials: {state:#?}");
             let due = state.poll_timeout().expect("a timer");

@@ -172,7 +172,7 @@ impl Sim {
                         self.model.entered(waiter, caller, first, held);
                     }
                     Acquired::Saturated => self.model.refused(caller, first, self.permits),
-                    Acquired::Closed => assert!(self.state.is_closed()),
+                    Acquired::Closed => assert!(self.state.closed),
                 }
             }
             Op::TryAcquire { empty } => match self.state.try_acquire(empty) {

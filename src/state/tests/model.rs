@@ -14,7 +14,7 @@ fn lives() -> impl Strategy<Value = (Limits, Vec<Op>, bool)> {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 3000,
+        cases: 1500,
         failure_persistence: None,
         ..ProptestConfig::default()
     })]
