@@ -194,7 +194,13 @@ impl<O: Key> Entry<O> {
                 )
             }
             Refusal::Closed | Refusal::Failed(Failure::Closed) => closed(),
-            Refusal::Failed(Failure::Dial(error)) => error,
+            Refusal::Failed(Failure::Dial(error)) if error.is_connect() || error.is_h1_only() => error,
+            // A session that ended before it served anything counts as a failed dial, and so it is shown.
+            Refusal::Failed(Failure::Dial(cause)) => {
+                let message =
+                    format!("no session could be had: the last one ended before it served anything: {cause}");
+                Error::new(Kind::Connect, message).with_source(cause)
+            }
             Refusal::Failed(Failure::Useless(_)) => {
                 let message =
                     "the server accepted connections but allowed no stream within `connect_timeout`";

@@ -147,10 +147,24 @@ impl<O: Key> Core<O> {
     }
 
     /// Remembers that an origin speaks only HTTP/1.1.
-    pub(super) fn mark_h1_only(&self, key: &O, now: Instant) {
+    pub(super) fn remember_h1_only(&self, key: &O, now: Instant) {
         let remembered = self.h1_only.lock().mark(key, now);
-        // Without a cache the origin itself knows for as long as it takes to serve what waits now.
-        let until = remembered.or_else(|| now.checked_add(self.config.connect_timeout));
+        self.set_h1_only(key, remembered, now);
+    }
+
+    /// A server wants HTTP/1.1. What it says is remembered if it proved who it is (P25); otherwise the origin alone knows,
+    /// for as long as it takes to serve what waits now.
+    pub(super) fn wants_h1(&self, key: &O, authenticated: bool) {
+        let now = clock::now();
+        if authenticated {
+            self.remember_h1_only(key, now);
+        } else {
+            self.set_h1_only(key, None, now);
+        }
+    }
+
+    fn set_h1_only(&self, key: &O, until: Option<Instant>, now: Instant) {
+        let until = until.or_else(|| now.checked_add(self.config.connect_timeout));
         if let Some(entry) = self.origins.get(key) {
             run(&entry, |inner| inner.state.set_h1_only(until, now));
         }

@@ -215,7 +215,7 @@ async fn open_h1<O: Key>(
 /// HTTP/1.1 is the fallback's business, or nobody's.
 fn h1_elsewhere<O: Key>(entry: &Entry<O>, connection: &Connection) -> Error {
     if connection.authenticated {
-        entry.core.mark_h1_only(&entry.key, clock::now());
+        entry.core.remember_h1_only(&entry.key, clock::now());
     }
     h1_only()
 }
@@ -240,5 +240,6 @@ fn address(connection: &Connection) -> Arc<Address> {
         version,
         peer: connection.peer_addr,
         local: connection.local_addr,
+        authenticated: connection.authenticated,
     })
 }

@@ -206,8 +206,10 @@ impl<O: Key> Observer for Entry<O> {
         run(&self, |inner| inner.state.handle_refused(id, now));
     }
 
-    fn needs_h1(self: Arc<Self>, _: SessionId) {
-        self.core.mark_h1_only(&self.key, clock::now());
+    fn needs_h1(self: Arc<Self>, id: SessionId) {
+        let session = self.shared.read(|inner| inner.handle(id));
+        let authenticated = session.is_some_and(|session| session.address().authenticated);
+        self.core.wants_h1(&self.key, authenticated);
     }
 
     fn goaway(self: Arc<Self>, id: SessionId, cause: Error) {

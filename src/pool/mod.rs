@@ -173,7 +173,7 @@ impl<O: Key> H2Pool<O> {
 
     /// Remembers that the origin speaks only HTTP/1.1, for `h1_only_ttl` from now.
     pub fn mark_h1_only(&self, key: &O) {
-        self.core().mark_h1_only(key, clock::now());
+        self.core().remember_h1_only(key, clock::now());
     }
 
     /// Forgets it: the next dial offers h2 again. Returns whether it was remembered.
@@ -254,14 +254,9 @@ impl<O: Key> Lease<O> {
         let (mut parts, body) = request.into_parts();
         service::complete(&mut parts, entry.key.origin())?;
         let body = Outgoing::new(body, entry.core.config.replay_buffer);
-        Exchange {
-            lifeline: self.lifeline,
-            entry,
-            parts,
-            body,
-        }
-        .run(Some(self.held), true)
-        .await
+        Exchange::new(self.lifeline, entry, parts, body)
+            .run(Some(self.held), true)
+            .await
     }
 }
 

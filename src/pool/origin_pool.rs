@@ -170,12 +170,7 @@ where
             let entry = lifeline.entry(&key)?;
             let body = Outgoing::new(body, entry.core.config.replay_buffer);
             super::service::complete(&mut parts, key.origin())?;
-            let mut exchange = Exchange {
-                lifeline,
-                entry,
-                parts,
-                body,
-            };
+            let mut exchange = Exchange::new(lifeline, entry, parts, body);
             match ready {
                 Readiness::Held(queue) => match queue.firm_up() {
                     Some(slot) => {

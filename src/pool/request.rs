@@ -38,6 +38,25 @@ pub(super) struct Exchange<O: Key> {
     pub(super) entry: Arc<Entry<O>>,
     pub(super) parts: Parts,
     pub(super) body: Option<Outgoing>,
+    /// The server of the last attempt proved who it is.
+    authenticated: bool,
+}
+
+impl<O: Key> Exchange<O> {
+    pub(super) fn new(
+        lifeline: Arc<Lifeline<O>>,
+        entry: Arc<Entry<O>>,
+        parts: Parts,
+        body: Option<Outgoing>,
+    ) -> Self {
+        Self {
+            lifeline,
+            entry,
+            parts,
+            body,
+            authenticated: false,
+        }
+    }
 }
 
 impl<O: Key> Exchange<O> {
@@ -90,7 +109,7 @@ impl<O: Key> Exchange<O> {
                     Box::pin(self.replay(error, early, &mut replays)).await?;
                 }
                 Failure::NeedsH1(error) => {
-                    self.entry.core.mark_h1_only(&self.entry.key, clock::now());
+                    self.entry.core.wants_h1(&self.entry.key, self.authenticated);
                     Box::pin(self.replay(error, false, &mut replays)).await?;
                     if self.entry.core.fallback.is_some() {
                         return Box::pin(self.fall_back()).await;
@@ -113,6 +132,7 @@ impl<O: Key> Exchange<O> {
         let (entry, id, session) = held.slot.into_parts();
         let slot = Occupied::new(entry, id, session.tally.stream_started(), held.permit);
         let patience = self.entry.core.patience;
+        self.authenticated = session.address().authenticated;
         match session.wire {
             Wire::H2(session) => send_h2(session, slot, &self.parts, &mut self.body, patience).await,
             Wire::H2Ending(_) => {

@@ -105,14 +105,7 @@ impl<O: Key> H2Pool<O> {
             let entry = lifeline.entry(&key)?;
             complete(&mut parts, key.origin())?;
             let body = Outgoing::new(body, entry.core.config.replay_buffer);
-            Exchange {
-                lifeline,
-                entry,
-                parts,
-                body,
-            }
-            .run(None, false)
-            .await
+            Exchange::new(lifeline, entry, parts, body).run(None, false).await
         })
     }
 }

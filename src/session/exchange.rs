@@ -135,6 +135,7 @@ pub(crate) async fn send(
             return Err(classify::not_opened(&session.control, error));
         }
     };
+    session.control.meter.hand();
     drop(sender);
     let id = response.stream_id().as_u32();
     let tail = Tail {

@@ -118,6 +118,8 @@ pub(crate) struct Address {
     pub(crate) version: Version,
     pub(crate) peer: Option<SocketAddr>,
     pub(crate) local: Option<SocketAddr>,
+    /// The server proved who it is: what it says about protocols may be remembered.
+    pub(crate) authenticated: bool,
 }
 
 impl ConnectionInfo {

@@ -78,17 +78,14 @@ impl<C: Clone> OriginState<C> {
         }
     }
 
-    /// No SETTINGS in time: whatever runs on it ends. A limit of zero all the time: it ends when nothing runs on it.
+    /// No SETTINGS in time, or a limit of zero all the time. One that never served anything ends with whatever runs on
+    /// it; on one that did, what runs may finish within `drain_timeout`.
     fn check_useful(&mut self, slot: usize, now: Instant) {
         let session = &mut self.sessions[slot];
-        let (group, silent, busy) = (session.group, !session.ready, session.firm() > 0);
-        if !silent && busy {
-            session.useful_by = after(now, Some(self.limits.connect_timeout));
-            return;
-        }
+        let (group, useless) = (session.group, !session.ready || !session.served);
         session.useful_by = None;
         self.drain(slot, Reason::Useless, now);
-        if silent {
+        if useless {
             self.tell_kill(slot, Reason::Useless);
         }
         self.proved_useless(group, &Failure::Useless(Reason::Useless), now);

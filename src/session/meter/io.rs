@@ -20,6 +20,8 @@ pub(crate) struct MeteredIo<T> {
     meter: Arc<Meter>,
     from_peer: FromPeer,
     to_peer: ToPeer,
+    /// Streams handed to h2 when reading last waited for writing.
+    held_for: u64,
 }
 
 impl<T> MeteredIo<T> {
@@ -29,6 +31,7 @@ impl<T> MeteredIo<T> {
             io,
             from_peer: FromPeer::new(&meter.bounds),
             to_peer: ToPeer::new(),
+            held_for: 0,
             meter,
         }
     }
@@ -84,6 +87,10 @@ impl<T: AsyncRead + Unpin> AsyncRead for MeteredIo<T> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         this.refused()?;
+        if this.meter.writes_first(&mut this.held_for) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let before = buf.filled().len();
         ready!(Pin::new(&mut this.io).poll_read(cx, buf))?;
         let read = &buf.filled()[before..];

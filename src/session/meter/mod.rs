@@ -76,6 +76,8 @@ pub(crate) struct Meter {
     violation: OnceLock<Violation>,
     /// Nanoseconds from `epoch`, plus one, since which a write waits; 0 when none does.
     stalled: AtomicU64,
+    /// Streams handed to h2.
+    handed: AtomicU64,
 }
 
 /// Counters of what the peer sent.
@@ -139,6 +141,7 @@ impl Meter {
             goaway: Mutex::default(),
             violation: OnceLock::new(),
             stalled: AtomicU64::new(0),
+            handed: AtomicU64::new(0),
         })
     }
 
@@ -165,6 +168,23 @@ impl Meter {
     /// DATA frames that carried nothing and did not end their stream; h2 ends the session after 100 of them.
     pub(crate) fn empty_data_frames(&self) -> u64 {
         self.incoming.empty_data.get()
+    }
+
+    /// One more stream was handed to h2.
+    pub(crate) fn hand(&self) {
+        self.handed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether reading has to wait for writing, once for each number of streams handed to h2: before the first SETTINGS,
+    /// requests that were handed to h2 are written before SETTINGS are read. Otherwise h2 would keep those beyond the
+    /// new limit in a queue of its own, from which nobody can take them back (P4); the server refuses them instead, and
+    /// they are sent again.
+    fn writes_first(&self, held_for: &mut u64) -> bool {
+        if self.settings_applied() > 0 {
+            return false;
+        }
+        let handed = self.handed.load(Ordering::Relaxed);
+        handed > self.opened() && std::mem::replace(held_for, handed) != handed
     }
 
     /// Streams opened: first HEADERS frames written, also of streams that were cancelled before.
