@@ -48,7 +48,11 @@ pub(super) enum Status<C> {
     Queued,
     Granted(SessionId),
     Held(SessionId),
-    /// Held until it was taken back.
+    /// Held there until it was taken back.
+    #[cfg_attr(
+        not(any(test, h2pool_sim)),
+        expect(dead_code, reason = "the simulation wants to know where")
+    )]
     Revoked(SessionId),
     Failed(Failure<C>),
 }

@@ -9,6 +9,7 @@
 //! given, and never orders a runtime that ended to do anything. Ids it mixes as it likes, stale ones too.
 
 mod audit;
+mod finish;
 mod model;
 mod ops;
 mod promises;

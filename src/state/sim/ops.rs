@@ -6,10 +6,6 @@ use super::super::Limits;
 
 /// One thing that happens. Small numbers choose among what is there, modulo how much of it there is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(
-    missing_docs,
-    reason = "the names say it, and the simulation is no public interface"
-)]
 pub enum Op {
     Acquire {
         runtime: u8,

@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::super::waiters::Status;
 use super::super::{Group, Phase, RuntimeId, SessionId};
 use super::model::Seen;
-use super::shell::{Sim, failure};
+use super::shell::Sim;
 
 /// What is remembered from before a step.
 #[derive(Debug)]
@@ -127,7 +127,8 @@ impl Sim {
             let Some(node) = self.state.waiters.get(*waiter).filter(|node| !node.own) else {
                 continue;
             };
-            if failure(self, *waiter).is_none() || self.state.closed {
+            let failed = matches!(node.status, Status::Failed(_));
+            if !failed || self.state.closed {
                 continue;
             }
             let private = node.private.then_some(node.runtime).flatten();

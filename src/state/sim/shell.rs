@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use super::super::waiters::Status;
 use super::super::{
-    Acquired, Action, Caller, Claim, DialEnd, DialOrder, Failure, Limits, OriginState, Protocol, Reason,
-    RuntimeId, SessionId, WaiterId,
+    Acquired, Action, Caller, Claim, DialEnd, DialOrder, Limits, OriginState, Protocol, Reason, RuntimeId,
+    SessionId, WaiterId,
 };
 use super::model::Model;
 use super::{Op, epoch};
@@ -29,14 +29,14 @@ pub struct Sim {
     /// Sessions that the shell was told of and that have not ended; a few stale ids stay.
     pub(super) sessions: Vec<SessionId>,
     /// Sessions that were told to end.
-    told: Vec<SessionId>,
+    pub(super) told: Vec<SessionId>,
     /// Woken in this step, in order.
     pub(super) woken: Vec<WaiterId>,
     /// Dials ordered in this step.
     pub(super) ordered: Vec<DialOrder>,
     /// How often each runtime was replaced by another.
     lives: [u32; RUNTIMES as usize],
-    permits: u32,
+    pub(super) permits: u32,
 }
 
 impl Sim {
@@ -69,7 +69,7 @@ impl Sim {
     }
 
     /// `timed`: the timer fired.
-    fn perform(&mut self, timed: bool, act: impl FnOnce(&mut Self)) {
+    pub(super) fn perform(&mut self, timed: bool, act: impl FnOnce(&mut Self)) {
         let before = self.observe();
         self.woken.clear();
         self.ordered.clear();
@@ -234,7 +234,7 @@ impl Sim {
         self.waiters.swap_remove(place);
     }
 
-    fn claim(&mut self, place: usize) {
+    pub(super) fn claim(&mut self, place: usize) {
         match self.state.claim(self.waiters[place]) {
             Claim::Pending | Claim::Ready => return,
             Claim::Granted(session) => self.leases.push(session),
@@ -244,7 +244,7 @@ impl Sim {
         self.waiters.swap_remove(place);
     }
 
-    fn move_to(&mut self, waiter: WaiterId, there: Caller) {
+    pub(super) fn move_to(&mut self, waiter: WaiterId, there: Caller) {
         let now = self.now;
         self.state.moved(waiter, there, || now);
         self.model.moved(waiter, there);
@@ -388,7 +388,7 @@ impl Sim {
     }
 
     /// A caller on one of the runtimes that are there now.
-    fn caller(&self, runtime: u8) -> Caller {
+    pub(super) fn caller(&self, runtime: u8) -> Caller {
         let runtime = u32::from(runtime) % RUNTIMES;
         Caller {
             runtime: RuntimeId(runtime + RUNTIMES * self.lives[runtime as usize]),
@@ -412,136 +412,6 @@ impl Sim {
             Some(Status::Held(session) | Status::Granted(session)) => Some(*session),
             _ => None,
         }
-    }
-
-    /// Settles everything that is under way, again and again, with time in between. Then everybody who waited must
-    /// have an answer, and once all is given back nothing may be left.
-    pub fn finish(mut self, well: bool) {
-        let patience = 20 + 3 * self.waiters.len() as u64;
-        for round in 0..patience {
-            if round > 2 && !self.anybody_waits() {
-                break;
-            }
-            for waiter in self.waiters.clone() {
-                let there = self.caller(0);
-                self.perform(false, |sim| sim.move_to(waiter, there));
-            }
-            if well {
-                self.settle_well();
-            } else {
-                self.settle_badly();
-            }
-            self.step(Op::Pass(Duration::from_secs(1 + round % 6)));
-        }
-        assert!(
-            !self.anybody_waits(),
-            "somebody waits for ever: {:#?}",
-            self.state
-        );
-        self.leave();
-    }
-
-    fn anybody_waits(&self) -> bool {
-        let waits = |waiter: &WaiterId| matches!(self.state.claim_peek(*waiter), Some(Status::Queued));
-        self.waiters.iter().any(waits)
-    }
-
-    /// Every dial opens a session, which serves everybody who is granted a slot.
-    fn settle_well(&mut self) {
-        for session in std::mem::take(&mut self.told) {
-            self.perform(false, |sim| sim.lose(session));
-        }
-        while !self.dials.is_empty() {
-            self.step(Op::Connected { dial: 0, h1: false });
-        }
-        for id in self.sessions.clone() {
-            let now = self.now;
-            self.perform(false, |sim| {
-                sim.state.handle_sign_of_life(id, now);
-                sim.model.alive(id);
-            });
-            self.perform(false, |sim| {
-                sim.state.handle_stalled(id, false, now);
-                sim.model.stalled(id, false);
-            });
-            if !self.model.is_h1(id) {
-                self.perform(false, |sim| {
-                    sim.state.handle_settings(id, 7, now);
-                    sim.model.settings(id, 7);
-                });
-            }
-            self.perform(false, |sim| {
-                sim.state.handle_answered(id, now);
-                sim.model.answered(id);
-            });
-        }
-        let waiters = self.waiters.len();
-        for place in (0..waiters).rev() {
-            self.perform(false, |sim| sim.claim(place));
-        }
-        while !self.leases.is_empty() {
-            self.step(Op::Release(0));
-        }
-    }
-
-    /// Every dial fails, and every session ends.
-    fn settle_badly(&mut self) {
-        self.told.clear();
-        while !self.dials.is_empty() {
-            self.step(Op::Failed(0));
-        }
-        for session in self.sessions.clone() {
-            self.perform(false, |sim| sim.lose(session));
-        }
-    }
-
-    fn lose(&mut self, session: SessionId) {
-        self.state.handle_closed(session, 0, self.now);
-        self.sessions.retain(|id| *id != session);
-    }
-
-    /// Everybody goes home.
-    fn leave(mut self) {
-        while !self.waiters.is_empty() {
-            self.step(Op::Cancel(0));
-        }
-        while !self.leases.is_empty() {
-            self.step(Op::Release(0));
-        }
-        while self.permits > 0 {
-            self.step(Op::PermitSettled);
-        }
-        for session in self.sessions.clone() {
-            let now = self.now;
-            self.perform(false, |sim| {
-                sim.state.handle_sign_of_life(session, now);
-                sim.model.alive(session);
-            });
-        }
-        let leaked = self.state.snapshot().any(|session| session.in_use > 0);
-        assert!(!leaked, "a slot leaked: {:#?}", self.state);
-        self.step(Op::Close(0));
-        while !self.dials.is_empty() {
-            self.step(Op::Connected { dial: 0, h1: false });
-        }
-        for session in self.sessions.clone() {
-            self.perform(false, |sim| sim.lose(session));
-        }
-        assert!(self.state.is_unused(), "something is left: {:#?}", self.state);
-        self.step(Op::Pass(Duration::from_secs(600)));
-        assert_eq!(
-            self.state.poll_timeout(),
-            None,
-            "no timer runs for an empty origin"
-        );
-    }
-}
-
-/// Why a waiter failed, if it did.
-pub(super) fn failure<'a>(sim: &'a Sim, waiter: WaiterId) -> Option<&'a Failure<u8>> {
-    match sim.state.claim_peek(waiter) {
-        Some(Status::Failed(failure)) => Some(failure),
-        _ => None,
     }
 }
 

@@ -7,7 +7,9 @@ use super::bench::{Bench, secs};
 fn three(pack: bool) -> (Bench, [super::super::SessionId; 3]) {
     let mut bench = Bench::new(|limits| limits.pack = pack);
     let first = bench.serving(10);
-    (0..10).for_each(|_| drop(bench.take()));
+    for _ in 0..10 {
+        bench.take();
+    }
     let waiters = bench.queue_many(20);
     let second = bench.open(10);
     let third = bench.open(10);
@@ -51,7 +53,11 @@ fn many_sessions_are_kept_in_order_of_load() {
         (limits.max_sessions, limits.streams_per_session) = (70, 10_000);
     });
     let first = bench.serving(10_000);
-    bench.run(|state, _| (0..9_000).for_each(|_| drop(state.try_acquire(true))));
+    bench.run(|state, _| {
+        for _ in 0..9_000 {
+            assert_eq!(state.try_acquire(true), Some(first));
+        }
+    });
     assert_eq!(bench.take(), first);
     bench.settings(first, 9_001);
     bench.queue();

@@ -24,3 +24,12 @@ proptest! {
         sim::play(limits, ops, well);
     }
 }
+
+#[test]
+fn bytes_of_any_length_are_a_life() {
+    // What the fuzzer feeds; whole operations only.
+    for length in 0..64 {
+        let bytes: Vec<u8> = (0..length).map(|n: u8| n.wrapping_mul(37)).collect();
+        sim::run(&bytes);
+    }
+}

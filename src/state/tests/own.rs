@@ -1,0 +1,54 @@
+//! Sessions of a caller's own, for misdirected requests (P23).
+
+use super::super::Reason;
+use super::bench::{Bench, caller, secs, with_body};
+
+#[test]
+fn a_misdirected_request_gets_a_session_of_its_own() {
+    // P23
+    let mut bench = Bench::new(|limits| limits.max_sessions = 1);
+    let shared = bench.serving(5);
+    let own = bench
+        .run(|state, now| state.acquire_own(caller(), now))
+        .expect("room");
+    let session = bench.connect();
+    assert_eq!(bench.granted(own), session);
+    assert_eq!(bench.take(), shared, "it serves nobody else");
+    bench.settings(session, 5);
+    bench.release(session);
+    assert_eq!(bench.closed, [(session, Reason::Worn)]);
+    bench.lose(session);
+    assert_eq!(bench.state.snapshot().count(), 1);
+}
+
+#[test]
+fn sessions_of_ones_own_are_bounded_and_no_connection_is_wasted() {
+    // P5, P8, P23
+    let mut bench = Bench::new(|limits| limits.max_sessions = 1);
+    let own = bench
+        .run(|state, now| state.acquire_own(caller(), now))
+        .expect("room");
+    assert_eq!(bench.run(|state, now| state.acquire_own(caller(), now)), None);
+    bench.cancel(own);
+    let session = bench.open(5);
+    assert_eq!(
+        bench.take(),
+        session,
+        "whoever asked has gone; the connection serves the next"
+    );
+}
+
+#[test]
+fn a_session_of_ones_own_that_stays_silent_is_killed() {
+    // P3, P23
+    let mut bench = Bench::new(|_| {});
+    let own = bench
+        .run(|state, now| state.acquire_own(with_body(), now))
+        .expect("room");
+    let session = bench.connect();
+    assert_eq!(bench.granted(own), session);
+    bench.pass(secs(10));
+    assert_eq!(bench.killed, [(session, Reason::Useless)]);
+    bench.lose(session);
+    assert!(bench.state.is_unused());
+}
