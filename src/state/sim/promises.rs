@@ -167,9 +167,9 @@ impl Sim {
         };
         let ordered = self.ordered.iter().filter(ordered).count();
         if ordered > 0 {
-            let ahead = group.retiring as usize;
+            let needed = most.div_ceil(per).max(group.fresh as usize) + group.retiring as usize;
             let kept = group.active + group.dialing <= self.limits.min_sessions.max(self.limits.max_sessions);
-            let justified = coming <= most.div_ceil(per) + ahead || kept;
+            let justified = coming <= needed || kept;
             assert!(justified, "{ordered} dials that nobody needs: {group:?}");
             let pausing = |at: Option<Instant>| at.is_some_and(|at| at > self.now);
             let paused = pausing(before.retry_at) && pausing(state.plan.retry_at);
