@@ -59,7 +59,7 @@ impl<C: Clone> OriginState<C> {
         }
         let due = session.useful_by;
         self.arm(due);
-        if limit > 0 && !self.plan.h1 {
+        if !self.plan.h1 {
             self.plan.learned = Some(limit);
         }
         self.revoke_excess(slot);
@@ -213,6 +213,9 @@ impl<C: Clone> OriginState<C> {
                     group.fresh -= 1;
                 }
             }
+        }
+        if session.ready {
+            session.useful_by = None;
         }
         session.phase = Phase::Draining;
         session.reason = Some(session.retiring.take().unwrap_or(reason));

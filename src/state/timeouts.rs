@@ -50,13 +50,11 @@ impl<C: Clone> OriginState<C> {
             self.sessions[slot].refusals = 0;
             self.refile(slot);
         }
-        if is_due(self.sessions[slot].useful_by, now) {
-            self.check_useful(slot, now);
-        }
         if is_due(self.sessions[slot].probe_by, now) {
             self.unanswered(slot, now);
-        }
-        if self.is_idle_too_long(slot, now) {
+        } else if is_due(self.sessions[slot].useful_by, now) {
+            self.check_useful(slot, now);
+        } else if self.is_idle_too_long(slot, now) {
             self.drain(slot, Reason::Idle, now);
         }
     }

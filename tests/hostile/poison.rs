@@ -161,3 +161,21 @@ async fn http_1_1_required_is_believed_from_an_authenticated_server() {
     assert_eq!(within("the answer", request).await.unwrap().unwrap(), "ok");
     assert!(poisoned.pool.is_h1_only(&poisoned.origin));
 }
+
+/// P25: from anybody else it is not remembered, whatever becomes of the request.
+#[tokio::test(start_paused = true)]
+async fn http_1_1_required_is_not_remembered_from_anybody_else() {
+    let mut poisoned = Poisoned::new(Version::HTTP_2, false);
+    let mut request = poisoned.refused_for_h1().await;
+    let server = Server::builder().start_in_memory();
+    let serving = async {
+        loop {
+            tokio::select! {
+                ended = &mut request => return drop(ended.unwrap()),
+                io = poisoned.acceptor.accept() => server.attach(io),
+            }
+        }
+    };
+    within("the end of the request", serving).await;
+    assert!(!poisoned.pool.is_h1_only(&poisoned.origin));
+}

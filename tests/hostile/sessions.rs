@@ -135,8 +135,9 @@ async fn no_storm(habit: Habit) {
         }
     }
     no_more_than_one_a_second(&arena);
-    // A head that was on its way when the connection closed may have been processed.
-    let ambiguous = matches!(habit, Habit::Close | Habit::GoawayFirst);
+    // A head that was on its way when the connection closed, or that went out before SETTINGS said 0, may have been
+    // processed.
+    let ambiguous = matches!(habit, Habit::Close | Habit::GoawayFirst | Habit::NoStreams);
     for error in play(&mut arena, habit, all).await {
         assert!(
             error.is_unprocessed() || ambiguous,
@@ -149,11 +150,13 @@ async fn no_storm(habit: Habit) {
 
 #[tokio::test(start_paused = true)]
 async fn closing_at_once() {
+    few_dials(Habit::Close).await;
     no_storm(Habit::Close).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn goaway_instead_of_settings() {
+    few_dials(Habit::GoawayFirst).await;
     no_storm(Habit::GoawayFirst).await;
 }
 
@@ -172,6 +175,7 @@ async fn goaway_without_an_end() {
 #[tokio::test(start_paused = true)]
 async fn no_streams_for_ever() {
     few_dials(Habit::NoStreams).await;
+    no_storm(Habit::NoStreams).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -198,6 +202,29 @@ async fn a_request_refused_for_ever_is_sent_four_times() {
         assert_eq!(heads.load(Ordering::SeqCst), 4, "{habit:?}");
         arena.end().await;
     }
+}
+
+/// P3: the limit falls to 0 after the first answer; those who wait are told in time, nobody is sent.
+#[tokio::test(start_paused = true)]
+async fn a_limit_that_falls_to_zero_for_ever_ends_in_a_timeout() {
+    let mut arena = Arena::with(|builder| builder.acquire_timeout(Duration::from_secs(3)));
+    let served = arena.get("/served");
+    let mut peer = arena.greeted(&[]).await;
+    assert!(peer.answer_one(b"served").await.is_some());
+    served.await.unwrap().unwrap();
+    peer.send_settings(&[(setting::MAX_CONCURRENT_STREAMS, 0)]).await;
+    peer.ping_round_trip().await;
+
+    let waiting: Vec<_> = (0..10).map(|_| arena.get("/waits")).collect();
+    for error in play(&mut arena, Habit::NoStreams, waiting).await {
+        assert!(error.is_unprocessed(), "{}", chain(&error));
+    }
+    assert!(
+        peer.ping_round_trip().await.iter().all(frame::Frame::is_control),
+        "nothing is sent over the limit"
+    );
+    no_more_than_one_a_second(&arena);
+    arena.end().await;
 }
 
 /// P8, P9: a server that says nothing after the dial; all who wait fail together and not one after the other.

@@ -147,6 +147,7 @@ impl Fake {
             version: Version::HTTP_11,
             peer: None,
             local: None,
+            authenticated: false,
         };
         let connection = Connection::new(ours, Version::HTTP_11);
         let (h1, driver) = handshake_h1(connection, &tuning(), Arc::new(address))

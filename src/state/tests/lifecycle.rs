@@ -76,17 +76,31 @@ fn zero_holds_requests_back_and_ends_a_session_that_stays_there() {
 }
 
 #[test]
-fn a_session_at_zero_that_is_busy_is_left_to_finish() {
-    // P3
+fn a_session_at_zero_that_is_busy_makes_way_and_what_runs_may_finish() {
+    // P3, P14
     let mut bench = Bench::new(|limits| limits.max_sessions = 1);
     let session = bench.serving(1);
     bench.take();
     bench.settings(session, 0);
-    bench.pass(secs(60));
-    assert!(bench.closed.is_empty() && bench.killed.is_empty());
-    bench.release(session);
     bench.pass(secs(10));
+    assert!(bench.closed.is_empty() && bench.killed.is_empty());
+    bench.queue();
+    bench.pass(ms(100));
+    assert_eq!(bench.dials.len(), 1, "another takes its place");
+    bench.release(session);
     assert_eq!(bench.closed, [(session, Reason::Useless)]);
+}
+
+#[test]
+fn a_session_at_zero_that_never_served_ends_with_what_runs_on_it() {
+    // P3: requests sent before SETTINGS may wait in the protocol library for ever.
+    let mut bench = Bench::new(|limits| limits.max_sessions = 1);
+    let waiter = bench.queue();
+    let session = bench.connect();
+    assert_eq!(bench.granted(waiter), session);
+    bench.settings(session, 0);
+    bench.pass(secs(10));
+    assert_eq!(bench.killed, [(session, Reason::Useless)]);
 }
 
 #[test]
