@@ -23,9 +23,12 @@ pub(super) struct Link {
     level: u32,
 }
 
-/// The bucket queue. Allocates when the first session enters and frees when the last one leaves.
+/// The bucket queue. One word while no session was ever in it: an origin has several, and most of them stay empty (P39).
 #[derive(Debug, Default)]
-pub(super) struct LoadIndex {
+pub(super) struct LoadIndex(Option<Box<Buckets>>);
+
+#[derive(Debug, Default)]
+struct Buckets {
     heads: Vec<u32>,
     words: Vec<u64>,
     summary: u64,
@@ -34,6 +37,45 @@ pub(super) struct LoadIndex {
 impl LoadIndex {
     /// The session with the fewest streams in use.
     pub(super) fn least(&self) -> Option<u32> {
+        self.0.as_ref()?.least()
+    }
+
+    /// The session with the most streams in use.
+    pub(super) fn busiest(&self) -> Option<u32> {
+        self.0.as_ref()?.busiest()
+    }
+
+    /// Files a session under its load.
+    pub(super) fn insert(&mut self, sessions: &mut Slab<Session>, slot: u32) {
+        self.0.get_or_insert_default().insert(sessions, slot);
+    }
+
+    /// Takes a session out.
+    pub(super) fn remove(&mut self, sessions: &mut Slab<Session>, slot: u32) {
+        if let Some(buckets) = &mut self.0 {
+            buckets.remove(sessions, slot);
+        }
+    }
+
+    /// Gives the memory back when there are no sessions at all.
+    pub(super) fn release_memory(&mut self) {
+        if self.0.as_ref().is_some_and(|buckets| buckets.summary == 0) {
+            self.0 = None;
+        }
+    }
+
+    /// Bytes on the heap.
+    #[cfg(test)]
+    pub(super) fn memory(&self) -> usize {
+        let buckets = |buckets: &Buckets| {
+            size_of::<Buckets>() + buckets.heads.capacity() * 4 + buckets.words.capacity() * 8
+        };
+        self.0.as_deref().map_or(0, buckets)
+    }
+}
+
+impl Buckets {
+    fn least(&self) -> Option<u32> {
         if self.summary == 0 {
             return None;
         }
@@ -42,8 +84,7 @@ impl LoadIndex {
         Some(self.heads[level as usize])
     }
 
-    /// The session with the most streams in use.
-    pub(super) fn busiest(&self) -> Option<u32> {
+    fn busiest(&self) -> Option<u32> {
         if self.summary == 0 {
             return None;
         }
@@ -52,8 +93,7 @@ impl LoadIndex {
         Some(self.heads[level as usize])
     }
 
-    /// Files a session under its load.
-    pub(super) fn insert(&mut self, sessions: &mut Slab<Session>, slot: u32) {
+    fn insert(&mut self, sessions: &mut Slab<Session>, slot: u32) {
         let level = sessions[slot as usize].in_use.min(LEVELS - 1);
         self.grow_to(level);
         let next = self.heads[level as usize];
@@ -70,8 +110,7 @@ impl LoadIndex {
         self.summary |= 1 << (level / 64);
     }
 
-    /// Takes a session out.
-    pub(super) fn remove(&mut self, sessions: &mut Slab<Session>, slot: u32) {
+    fn remove(&mut self, sessions: &mut Slab<Session>, slot: u32) {
         let Some(Link { prev, next, level }) = sessions[slot as usize].link.take() else {
             return;
         };
@@ -86,19 +125,6 @@ impl LoadIndex {
                 self.clear_level(level);
             }
         }
-    }
-
-    /// Gives the memory back when there are no sessions at all.
-    pub(super) fn release_memory(&mut self) {
-        if self.summary == 0 {
-            *self = Self::default();
-        }
-    }
-
-    /// Bytes on the heap.
-    #[cfg(test)]
-    pub(super) fn memory(&self) -> usize {
-        self.heads.capacity() * 4 + self.words.capacity() * 8
     }
 
     fn clear_level(&mut self, level: u32) {
