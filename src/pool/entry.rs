@@ -217,6 +217,11 @@ impl<O: Key> Observer for Entry<O> {
         run(&self, |inner| inner.state.handle_goaway(id, cause, now));
     }
 
+    fn failing(self: Arc<Self>, id: SessionId, cause: Error) {
+        let (now, cause) = (clock::now(), self.name(cause));
+        run(&self, |inner| inner.state.handle_failing(id, cause, now));
+    }
+
     fn alive(self: Arc<Self>, id: SessionId) {
         let now = clock::now();
         run(&self, |inner| inner.state.handle_sign_of_life(id, now));

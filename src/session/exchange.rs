@@ -132,7 +132,13 @@ pub(crate) async fn send(
         Ok(opened) => opened,
         Err(error) => {
             session.control.stream_over();
-            return Err(classify::not_opened(&session.control, error));
+            let failure = classify::not_opened(&session.control, error);
+            if let Failure::NotSent(cause) = &failure {
+                // The connection failed, though its last words may take their time: nobody is to be sent here again.
+                session.control.set_draining();
+                slot.report(|origin, id| origin.failing(id, cause.clone()));
+            }
+            return Err(failure);
         }
     };
     session.control.meter.hand();
@@ -219,7 +225,11 @@ fn deliver(
     body: &mut Option<Outgoing>,
     patience: Patience,
 ) -> Response<Body> {
-    let upload = pending.upload.take().zip(body.take());
+    // A body that was sent whole stays with the caller, who may have to send it again (P23).
+    let upload = pending
+        .upload
+        .take()
+        .and_then(|upload| Some((upload, body.take()?)));
     let Some(tail) = pending.settle() else {
         return response.map(|_| Body::empty());
     };

@@ -26,6 +26,8 @@ pub(crate) trait Observer: Send + Sync + 'static {
     fn needs_h1(self: Arc<Self>, id: SessionId);
     /// The server said GOAWAY.
     fn goaway(self: Arc<Self>, id: SessionId, cause: Error);
+    /// The connection failed and is about to end: it takes no more streams.
+    fn failing(self: Arc<Self>, id: SessionId, cause: Error);
     /// Something was heard after a slot was parked.
     fn alive(self: Arc<Self>, id: SessionId);
     /// Unread bodies hold the session's window, or no longer do.

@@ -150,13 +150,22 @@ impl<C: Clone> OriginState<C> {
 
     /// The server said GOAWAY: no new stream on this session (P18).
     pub fn handle_goaway(&mut self, id: SessionId, cause: C, now: Instant) {
+        self.ends_by_itself(id, Reason::Goaway, cause, now);
+    }
+
+    /// The connection failed and is about to end: no new stream on this session.
+    pub fn handle_failing(&mut self, id: SessionId, cause: C, now: Instant) {
+        self.ends_by_itself(id, Reason::Lost, cause, now);
+    }
+
+    fn ends_by_itself(&mut self, id: SessionId, reason: Reason, cause: C, now: Instant) {
         let Some(slot) = self.session_slot(id) else {
             return;
         };
         let now = self.advance(now);
         if self.sessions[slot].phase == Phase::Active {
             let (group, served) = (self.sessions[slot].group, self.sessions[slot].served);
-            self.drain(slot, Reason::Goaway, now);
+            self.drain(slot, reason, now);
             if !served {
                 self.ended_early(group, &Failure::Dial(cause), now);
             }

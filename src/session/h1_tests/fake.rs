@@ -109,6 +109,10 @@ impl Observer for Recorder {
         panic!("HTTP/1.1 has no GOAWAY");
     }
 
+    fn failing(self: Arc<Self>, _: SessionId, _: Error) {
+        panic!("an HTTP/1.1 session says when it has ended");
+    }
+
     fn alive(self: Arc<Self>, _: SessionId) {
         panic!("nothing was parked");
     }
