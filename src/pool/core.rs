@@ -96,7 +96,7 @@ impl<O: Key> Core<O> {
             .origins
             .insert(key, || Entry::new(self.clone(), key.clone()))?;
         for old in evicted {
-            old.close(None);
+            old.evict();
         }
         if self.is_closed() {
             // `close()` may have missed the entry.

@@ -139,6 +139,12 @@ impl<O: Key> Entry<O> {
         run(self, |inner| inner.state.close(now, deadline));
     }
 
+    /// Closes it to make room for another; it is idle.
+    pub(super) fn evict(self: &Arc<Self>) {
+        let now = clock::now();
+        run(self, |inner| inner.state.evict(now));
+    }
+
     /// Looks at the state and the handles without changing anything.
     pub(super) fn shared(&self) -> &Shared<Session, Error> {
         &self.shared

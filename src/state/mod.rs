@@ -258,15 +258,28 @@ impl<C: Clone> OriginState<C> {
         })
     }
 
-    /// Refuses new work, fails those who wait, lets running streams finish until `deadline`. Twice is harmless.
+    /// Refuses new work, fails those who wait, lets running streams finish until `deadline`, or for as long as they take.
+    /// Twice is harmless.
     pub fn close(&mut self, now: Instant, deadline: Option<Instant>) {
+        self.end(Reason::Closed, now, deadline);
+    }
+
+    /// The same for an origin that is forgotten to make room for another.
+    pub fn evict(&mut self, now: Instant) {
+        self.end(Reason::Evicted, now, None);
+    }
+
+    fn end(&mut self, reason: Reason, now: Instant, deadline: Option<Instant>) {
         let now = self.advance(now);
         self.closed = true;
         self.fail_waiters(None, None, &Failure::Closed);
         self.fail_own_waiters();
         for slot in self.session_slots() {
             if self.sessions[slot].phase == Phase::Active {
-                self.drain(slot, Reason::Closed, now);
+                self.drain(slot, reason, now);
+                if self.sessions[slot].in_use > 0 {
+                    self.sessions[slot].drain_by = None;
+                }
             }
             let session = &mut self.sessions[slot];
             session.drain_by = earliest(session.drain_by, deadline);

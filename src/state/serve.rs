@@ -97,7 +97,7 @@ impl<C: Clone> OriginState<C> {
     pub(super) fn slot_freed(&mut self, slot: usize, clock: impl FnOnce() -> Instant) {
         if self.sessions[slot].phase == Phase::Draining {
             if self.sessions[slot].in_use == 0 {
-                self.tell_close(slot);
+                self.last_stream_over(slot, clock);
             }
             return;
         }
@@ -111,6 +111,18 @@ impl<C: Clone> OriginState<C> {
             self.sessions[slot].idle_since = Some(now);
             self.arm(after(now, self.limits.idle_timeout));
         }
+    }
+
+    /// A draining session that could take as long as its streams did has none left; its end is bounded again.
+    fn last_stream_over(&mut self, slot: usize, clock: impl FnOnce() -> Instant) {
+        if self.sessions[slot].drain_by.is_none() {
+            let now = clock();
+            let now = self.advance(now);
+            let drain_by = after(now, self.limits.drain_timeout);
+            self.sessions[slot].drain_by = drain_by;
+            self.arm(drain_by);
+        }
+        self.tell_close(slot);
     }
 
     /// Serves the oldest waiters that sessions of this group can serve, first come first served. Whoever is served may

@@ -58,6 +58,8 @@ pub enum Reason {
     Useless,
     /// The origin turned to another protocol.
     Protocol,
+    /// The origin was forgotten to make room for another.
+    Evicted,
     /// The pool was closed.
     Closed,
 }

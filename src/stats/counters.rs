@@ -315,6 +315,7 @@ impl From<Reason> for CloseReason {
             Reason::Lost => Self::Io,
             Reason::Useless => Self::Unused,
             Reason::Protocol => Self::Switched,
+            Reason::Evicted => Self::Evicted,
             Reason::Closed => Self::Closed,
         }
     }

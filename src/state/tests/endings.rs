@@ -1,0 +1,47 @@
+//! How sessions end that nobody wants any more, or that failed.
+
+use super::super::{Acquired, Reason};
+use super::bench::{Bench, caller, secs};
+
+#[test]
+fn without_a_deadline_streams_finish_however_late_and_the_end_is_bounded_then() {
+    // P20
+    let mut bench = Bench::new(|limits| limits.drain_timeout = Some(secs(30)));
+    let busy = bench.serving(1);
+    bench.take();
+    bench.run(|state, now| state.close(now, None));
+    bench.pass(secs(3600));
+    assert_eq!((&bench.closed[..], &bench.killed[..]), (&[][..], &[][..]));
+    bench.release(busy);
+    assert_eq!(bench.closed, [(busy, Reason::Closed)]);
+    bench.pass(secs(30));
+    assert_eq!(
+        bench.killed,
+        [(busy, Reason::Closed)],
+        "its server never took leave"
+    );
+}
+
+#[test]
+fn a_failing_connection_takes_no_more_work() {
+    // P4, P14
+    let mut bench = Bench::new(|limits| limits.max_sessions = 1);
+    let failing = bench.serving(2);
+    bench.take();
+    bench.run(|state, now| state.handle_failing(failing, "broken", now));
+    let waiter = bench.queue();
+    let replacement = bench.connect();
+    assert_eq!(bench.granted(waiter), replacement);
+    bench.release(failing);
+    assert_eq!(bench.closed, [(failing, Reason::Lost)]);
+}
+
+#[test]
+fn an_origin_that_is_forgotten_says_so() {
+    // P39, P43
+    let mut bench = Bench::new(|_| {});
+    let idle = bench.serving(2);
+    bench.run(|state, now| state.evict(now));
+    assert_eq!(bench.closed, [(idle, Reason::Evicted)]);
+    assert_eq!(bench.acquire(caller()), Acquired::Closed);
+}
