@@ -27,7 +27,6 @@ async fn a_thousand_requests_use_at_most_max_sessions() {
     }
     let counts = server.counts();
     assert!((1..=4).contains(&counts.by_protocol("h2")), "{counts:?}");
-    println!("{:?}", pool.stats());
     let request = http::Request::post(server.uri("/echo"))
         .body(Full::<Bytes>::from("hello"))
         .unwrap();
