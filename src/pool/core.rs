@@ -261,6 +261,8 @@ fn tuning(config: &PoolConfig) -> Tuning {
         max_header_list_size: config.max_header_list_size,
         max_send_buffer: config.max_send_buffer,
         streams: config.streams_per_session,
+        write_timeout: some(config.write_timeout),
+        body_idle_timeout: some(config.body_idle_timeout),
         bounds: Bounds {
             control_per_second: bound(config.control_frames_per_second),
             window_updates_per_second: bound(config.control_frames_per_second),

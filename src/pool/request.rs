@@ -26,7 +26,7 @@ use crate::clock;
 use crate::error::{Chain, Error};
 use crate::origin::Key;
 use crate::session::link::{Failure, Occupied};
-use crate::session::{Body, Outgoing, send_h2};
+use crate::session::{Body, Outgoing, needs_settings, send_h2};
 
 /// The pause before the second replay; doubled from one to the next, jittered between half and the whole.
 const REPLAY_PAUSE: Duration = Duration::from_millis(50);
@@ -67,7 +67,7 @@ impl<O: Key> Exchange<O> {
         }
         let mut next = held;
         let mut want = Want {
-            empty: self.body.is_none(),
+            empty: self.body.is_none() && !needs_settings(&self.parts),
             first,
         };
         let mut replays = 0;

@@ -2,22 +2,18 @@
 
 use std::fmt;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::Bytes;
 use h2::RecvStream;
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
-use tokio::task::AbortHandle;
 
-use super::bound::{Bound, idle_body};
-use super::classify;
-use super::exchange::Tail;
 #[cfg(feature = "http1")]
 use super::h1_body::H1Body;
+use super::h2_body::H2Body;
+use super::tail::Upstream;
 use crate::error::{BoxError, Error, Kind};
 
 /// A response body, streamed: an [`http_body::Body`] of [`Bytes`].
@@ -53,41 +49,6 @@ enum Inner {
     Other(UnsyncBoxBody<Bytes, Error>),
 }
 
-/// The request half beside a response.
-pub(super) enum Upstream {
-    /// It is over.
-    Done(Tail),
-    /// It goes on in a task.
-    Running(Arc<Tail>, AbortHandle),
-}
-
-impl Upstream {
-    fn tail(&self) -> &Tail {
-        match self {
-            Self::Done(tail) => tail,
-            Self::Running(tail, _) => tail,
-        }
-    }
-}
-
-impl Drop for Upstream {
-    fn drop(&mut self) {
-        if let Self::Running(_, task) = self {
-            task.abort();
-        }
-    }
-}
-
-struct H2Body {
-    // The order matters: h2 forgets the stream before the slot is free.
-    incoming: Option<RecvStream>,
-    upstream: Option<Upstream>,
-    data_over: bool,
-    /// Bytes still to come, where the server told.
-    left: Option<u64>,
-    idle: Bound,
-}
-
 impl Body {
     /// A body without any content.
     #[must_use]
@@ -96,22 +57,9 @@ impl Body {
     }
 
     /// `length` is what `content-length` said.
-    pub(super) fn h2(
-        incoming: RecvStream,
-        upstream: Upstream,
-        length: Option<u64>,
-        idle_timeout: Option<Duration>,
-    ) -> Self {
-        let mut body = H2Body {
-            incoming: Some(incoming),
-            upstream: Some(upstream),
-            data_over: false,
-            left: length,
-            idle: Bound::new(idle_timeout),
-        };
-        body.finish_if_over();
+    pub(super) fn h2(incoming: RecvStream, upstream: Upstream, length: Option<u64>) -> Self {
         Self {
-            kind: Inner::H2(body),
+            kind: Inner::H2(H2Body::new(incoming, upstream, length)),
         }
     }
 
@@ -136,89 +84,6 @@ impl Body {
     }
 }
 
-impl H2Body {
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let Some(incoming) = &mut self.incoming else {
-            return Poll::Ready(None);
-        };
-        let step = if self.data_over {
-            match incoming.poll_trailers(cx) {
-                Poll::Pending => Poll::Pending,
-                Poll::Ready(Ok(trailers)) => {
-                    self.finish();
-                    return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
-                }
-                Poll::Ready(Err(error)) => Poll::Ready(error),
-            }
-        } else {
-            match incoming.poll_data(cx) {
-                Poll::Pending => Poll::Pending,
-                Poll::Ready(None) => {
-                    self.data_over = true;
-                    return self.poll_frame(cx);
-                }
-                Poll::Ready(Some(Ok(data))) => return self.data(data, cx),
-                Poll::Ready(Some(Err(error))) => Poll::Ready(error),
-            }
-        };
-        match step {
-            Poll::Pending => self.poll_idle(cx),
-            Poll::Ready(error) => Poll::Ready(Some(Err(self.fail(error)))),
-        }
-    }
-
-    fn data(&mut self, data: Bytes, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        self.idle.reset();
-        if let (Some(incoming), Some(upstream)) = (&mut self.incoming, &self.upstream) {
-            let tail = upstream.tail();
-            // Fails only for a stream that is over, whose window nobody needs.
-            let _ = incoming.flow_control().release_capacity(data.len());
-            tail.session().control.meter.release(tail.id(), data.len() as u64);
-        }
-        self.left = self.left.map(|left| left.saturating_sub(data.len() as u64));
-        self.finish_if_over();
-        if data.is_empty() {
-            return self.poll_frame(cx);
-        }
-        Poll::Ready(Some(Ok(Frame::data(data))))
-    }
-
-    /// The wait for the next frame is bounded.
-    fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        self.idle.poll(cx).map(|()| {
-            self.finish();
-            Some(Err(idle_body()))
-        })
-    }
-
-    fn fail(&mut self, error: h2::Error) -> Error {
-        let error = match &self.upstream {
-            Some(upstream) => classify::in_body(&upstream.tail().session().control, error),
-            None => Error::new(Kind::Body, "the response body failed").with_source(error),
-        };
-        self.finish();
-        error
-    }
-
-    fn finish_if_over(&mut self) {
-        if self.incoming.as_ref().is_some_and(RecvStream::is_end_stream) {
-            self.data_over = true;
-            self.finish();
-        }
-    }
-
-    /// The response half is over: the slot is free, unless the request half goes on.
-    fn finish(&mut self) {
-        self.idle.reset();
-        self.incoming = None;
-        // An upload goes on until it is done or this body is dropped.
-        let running = matches!(&self.upstream, Some(Upstream::Running(_, task)) if !task.is_finished());
-        if !running {
-            self.upstream = None;
-        }
-    }
-}
-
 impl http_body::Body for Body {
     type Data = Bytes;
     type Error = Error;
@@ -236,7 +101,7 @@ impl http_body::Body for Body {
     fn is_end_stream(&self) -> bool {
         match &self.kind {
             Inner::Empty => true,
-            Inner::H2(body) => body.incoming.is_none(),
+            Inner::H2(body) => body.is_end_stream(),
             #[cfg(feature = "http1")]
             Inner::H1(body) => body.is_end_stream(),
             Inner::Other(body) => body.is_end_stream(),
@@ -246,11 +111,7 @@ impl http_body::Body for Body {
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
             Inner::Empty => SizeHint::with_exact(0),
-            Inner::H2(body) => match (body.incoming.is_none(), body.left) {
-                (true, _) => SizeHint::with_exact(0),
-                (false, Some(left)) => SizeHint::with_exact(left),
-                (false, None) => SizeHint::default(),
-            },
+            Inner::H2(body) => body.size_hint(),
             #[cfg(feature = "http1")]
             Inner::H1(body) => body.size_hint(),
             Inner::Other(body) => body.size_hint(),

@@ -4,10 +4,17 @@ use h2::Reason;
 
 use super::h2::Control;
 use super::link::Failure;
+use super::meter::Violation;
 use crate::error::{Error, Kind};
 
-/// An error before response headers.
-pub(super) fn before_response(control: &Control, error: h2::Error, early: bool) -> Failure {
+/// An error before response headers; `violation` is what the stream went over.
+pub(super) fn before_response(
+    control: &Control,
+    violation: Option<Violation>,
+    error: h2::Error,
+    early: bool,
+) -> Failure {
+    let describe = |control, error| describe(control, violation, error);
     let remote = error.is_remote();
     let reason = error.reason();
     if remote && reason == Some(Reason::HTTP_1_1_REQUIRED) {
@@ -28,34 +35,51 @@ pub(super) fn before_response(control: &Control, error: h2::Error, early: bool) 
 /// An error of `send_request`: nothing was handed to the connection.
 pub(super) fn not_opened(control: &Control, error: h2::Error) -> Failure {
     if error.is_go_away() || error.is_io() || error.is_reset() {
-        return match before_response(control, error, false) {
+        return match before_response(control, None, error, false) {
             Failure::Failed(error) => Failure::NotSent(error),
             other => other,
         };
     }
-    let message = "the request cannot be sent over HTTP/2: its method, URI or headers are malformed, or the server does \
-                   not allow extended CONNECT";
+    let message = "the request cannot be sent over HTTP/2: its method, URI or headers are malformed";
     Failure::Failed(Error::config(message).with_source(error))
 }
 
 /// An error within a response's body.
-pub(super) fn in_body(control: &Control, error: h2::Error) -> Error {
-    describe(control, error).in_body()
+pub(super) fn in_body(control: &Control, violation: Option<Violation>, error: h2::Error) -> Error {
+    describe(control, violation, error).in_body()
+}
+
+/// The session went over a bound, or broke a rule that the meter watches.
+pub(super) fn session_over_bound(violation: Violation) -> Error {
+    let fault = match violation {
+        Violation::Http1 | Violation::FirstFrame { .. } => "broke the protocol",
+        _ => "went over a bound",
+    };
+    Error::new(
+        Kind::Protocol,
+        format!("the server {fault} and the session was ended: {violation}"),
+    )
+    .with_source(violation)
+}
+
+/// A stream went over a bound of its own.
+pub(super) fn stream_over_bound(violation: Violation) -> Error {
+    Error::new(
+        Kind::Reset,
+        format!("the server went over a bound and the stream was reset: {violation}"),
+    )
+    .with_source(violation)
 }
 
 /// The error as the caller sees it. A session that ended for a reason of its own says that reason.
-fn describe(control: &Control, error: h2::Error) -> Error {
+fn describe(control: &Control, violation: Option<Violation>, error: h2::Error) -> Error {
     let connection_over = error.is_io() || (error.is_go_away() && !error.is_remote());
     if connection_over {
         if let Some(cause) = control.cause() {
             return cause.clone();
         }
         if let Some(violation) = control.meter.violation() {
-            return Error::new(
-                Kind::Protocol,
-                "the server went over a bound and the session was ended",
-            )
-            .with_source(violation);
+            return session_over_bound(violation);
         }
         if let Some(fault) = control.fault.get() {
             return fault.with_unprocessed(false);
@@ -71,12 +95,11 @@ fn describe(control: &Control, error: h2::Error) -> Error {
             format!("the server ended the session with GOAWAY {reason}"),
         )
     } else if error.is_go_away() {
-        Error::new(
-            Kind::Protocol,
-            format!("the server broke the protocol ({reason}) and the session was ended"),
-        )
+        broken(error.reason())
     } else if error.is_reset() && error.is_remote() {
         Error::new(Kind::Reset, format!("the server reset the stream with {reason}"))
+    } else if let Some(violation) = violation.filter(|_| error.is_reset()) {
+        return stream_over_bound(violation);
     } else if error.is_reset() {
         let hint = "the response broke the protocol, or its headers were larger than `max_header_list_size`";
         Error::new(Kind::Reset, format!("the stream was reset with {reason}: {hint}"))
@@ -84,4 +107,18 @@ fn describe(control: &Control, error: h2::Error) -> Error {
         Error::new(Kind::Io, "the connection ended before the response did")
     };
     made.with_source(error)
+}
+
+/// h2 ended the session.
+pub(super) fn broken(reason: Option<Reason>) -> Error {
+    let message = match reason {
+        Some(Reason::ENHANCE_YOUR_CALM) => {
+            "the session was ended: the server sent too many small or empty DATA frames, or frames for streams that were \
+             over"
+                .into()
+        }
+        Some(reason) => format!("the server broke the protocol ({reason:?}) and the session was ended"),
+        None => "the server broke the protocol and the session was ended".to_owned(),
+    };
+    Error::new(Kind::Protocol, message)
 }

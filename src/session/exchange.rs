@@ -16,16 +16,16 @@ use h2::client::ResponseFuture;
 use h2::{RecvStream, SendStream};
 use http::header::CONTENT_LENGTH;
 use http::request::Parts;
-use http::{HeaderMap, Response};
+use http::{HeaderMap, Request, Response};
 
-use super::body::{Body, Upstream};
+use super::body::Body;
 use super::bound::{Bound, late_headers};
 use super::classify;
 use super::h2::H2;
 use super::head;
 use super::link::{Failure, Observer, Occupied};
-use super::meter::Violation;
 use super::outgoing::Outgoing;
+use super::tail::{Tail, Upstream};
 use super::upload::{Cut, Upload};
 use crate::error::{Error, Kind};
 
@@ -35,52 +35,6 @@ pub(crate) struct Patience {
     pub(crate) header: Option<Duration>,
     pub(crate) body_idle: Option<Duration>,
     pub(crate) write: Option<Duration>,
-}
-
-/// A stream that h2 knows of, and the slot it fills. Dropped, it gives the slot back.
-pub(super) struct Tail {
-    session: Arc<H2>,
-    id: u32,
-    slot: Option<Occupied>,
-    forgotten: bool,
-}
-
-impl Tail {
-    pub(super) fn session(&self) -> &H2 {
-        &self.session
-    }
-
-    pub(super) fn id(&self) -> u32 {
-        self.id
-    }
-
-    fn violation(&self) -> Option<Violation> {
-        self.session.control.meter.stream_violation(self.id)
-    }
-
-    /// The stream was cancelled before its response: if nothing was heard since its HEADERS, the slot is parked.
-    fn give_up(mut self) {
-        let park = self.forget() && self.session.control.may_park();
-        if let Some(slot) = self.slot.take().filter(|_| park) {
-            slot.park();
-        }
-    }
-
-    fn forget(&mut self) -> bool {
-        if std::mem::replace(&mut self.forgotten, true) {
-            return false;
-        }
-        let control = &self.session.control;
-        let forgotten = control.meter.forget(self.id);
-        control.stream_over();
-        forgotten.is_some_and(|stream| stream.quiet)
-    }
-}
-
-impl Drop for Tail {
-    fn drop(&mut self) {
-        self.forget();
-    }
 }
 
 /// A request whose response has not come. Dropped, it is cancelled.
@@ -122,13 +76,41 @@ pub(crate) async fn send(
 ) -> Result<Response<Body>, Failure> {
     let request =
         head::for_h2(parts, body.as_ref().map_or(Some(0), Outgoing::exact_size)).map_err(Failure::Failed)?;
-    if !session.try_open(body.is_some()) {
+    let tunnel = head::opens_tunnel(parts);
+    let length = content_length(request.headers());
+    let (mut pending, early) = open(session, slot, request, body.is_some(), length, patience)?;
+    let mut patient = Bound::new(patience.header);
+    let answer = poll_fn(|cx| poll_response(&mut pending, body, tunnel, &mut patient, cx)).await;
+    match answer {
+        Ok(Ok(response)) => Ok(deliver(pending, response, body)),
+        Ok(Err(error)) => Err(failed(pending, error, early)),
+        Err(error) => Err(Failure::Failed(error)),
+    }
+}
+
+/// Hands the head to h2. True: before the server's SETTINGS were known.
+fn open(
+    session: Arc<H2>,
+    slot: Occupied,
+    request: Request<()>,
+    has_body: bool,
+    length: Option<u64>,
+    patience: Patience,
+) -> Result<(Pending, bool), Failure> {
+    let extended = head::is_extended_connect(&request);
+    if !session.try_open(has_body || extended) {
         let gone = Error::new(Kind::Goaway, "the session took no more streams").with_unprocessed(true);
         return Err(Failure::NotSent(gone));
     }
     let early = !session.control.is_ready();
     let mut sender = session.sender.clone();
-    let (response, stream) = match sender.send_request(request, body.is_none()) {
+    if extended && !sender.is_extended_connect_protocol_enabled() {
+        session.control.stream_over();
+        let message = "the server does not allow extended CONNECT (RFC 8441): its SETTINGS have no \
+                       ENABLE_CONNECT_PROTOCOL";
+        return Err(Failure::Failed(Error::config(message)));
+    }
+    let (response, stream) = match sender.send_request(request, !has_body) {
         Ok(opened) => opened,
         Err(error) => {
             session.control.stream_over();
@@ -143,30 +125,19 @@ pub(crate) async fn send(
     };
     session.control.meter.hand();
     drop(sender);
-    let id = response.stream_id().as_u32();
-    let tail = Tail {
-        session,
-        id,
-        slot: Some(slot),
-        forgotten: false,
-    };
+    let tail = Tail::new(session, response.stream_id().as_u32(), slot);
     let mut pending = Pending {
         response: Some(response),
         stream: None,
         upload: None,
         tail: Some(tail),
     };
-    match body {
-        Some(_) => pending.upload = Some(Upload::new(stream, patience.write)),
-        None => pending.stream = Some(stream),
+    if has_body {
+        pending.upload = Some(Upload::new(stream, length, patience.write));
+    } else {
+        pending.stream = Some(stream);
     }
-    let mut patient = Bound::new(patience.header);
-    let answer = poll_fn(|cx| poll_response(&mut pending, body, &mut patient, cx)).await;
-    match answer {
-        Ok(Ok(response)) => Ok(deliver(pending, response, body, patience)),
-        Ok(Err(error)) => Err(failed(pending, error, early)),
-        Err(error) => Err(Failure::Failed(error)),
-    }
+    Ok((pending, early))
 }
 
 type Answer = Result<Result<Response<RecvStream>, h2::Error>, Error>;
@@ -174,13 +145,14 @@ type Answer = Result<Result<Response<RecvStream>, h2::Error>, Error>;
 fn poll_response(
     pending: &mut Pending,
     body: &mut Option<Outgoing>,
+    tunnel: bool,
     patient: &mut Bound,
     cx: &mut Context<'_>,
 ) -> Poll<Answer> {
     if let (Some(upload), Some(body)) = (&mut pending.upload, body.as_mut()) {
         match upload.poll(body, cx) {
-            Poll::Pending | Poll::Ready(Err(Cut::Theirs)) => {}
-            Poll::Ready(Ok(())) => pending.upload = None,
+            Poll::Pending => {}
+            Poll::Ready(Ok(()) | Err(Cut::Theirs)) => pending.upload = None,
             Poll::Ready(Err(Cut::Ours(error))) => return Poll::Ready(Err(error)),
         }
     }
@@ -191,31 +163,27 @@ fn poll_response(
         return Poll::Ready(Ok(answer));
     }
     if let Some(violation) = pending.tail.as_ref().and_then(Tail::violation) {
-        let error = Error::new(
-            Kind::Protocol,
-            "the server went over a bound and the stream was reset",
-        );
-        return Poll::Ready(Err(error.with_source(violation)));
+        return Poll::Ready(Err(classify::stream_over_bound(violation)));
     }
-    if pending.upload.is_some() {
+    // The request of a tunnel does not end before the response comes.
+    if pending.upload.is_some() && !tunnel {
         return Poll::Pending;
     }
     patient.poll(cx).map(|()| Err(late_headers()))
 }
 
 fn failed(mut pending: Pending, error: h2::Error, early: bool) -> Failure {
-    let Some(mut tail) = pending.settle() else {
+    let Some(tail) = pending.settle() else {
         return Failure::Failed(Error::new(Kind::Io, "the stream was lost").with_source(error));
     };
-    let failure = classify::before_response(&tail.session.control, error, early);
+    let failure = classify::before_response(tail.control(), tail.violation(), error, early);
     if let Failure::Unprocessed { error, early: false } = &failure {
         if error.is_reset() {
-            if let Some(slot) = &tail.slot {
+            if let Some(slot) = tail.slot() {
                 slot.report(Observer::refused);
             }
         }
     }
-    tail.forget();
     failure
 }
 
@@ -223,7 +191,6 @@ fn deliver(
     mut pending: Pending,
     response: Response<RecvStream>,
     body: &mut Option<Outgoing>,
-    patience: Patience,
 ) -> Response<Body> {
     // A body that was sent whole stays with the caller, who may have to send it again (P23).
     let upload = pending
@@ -233,24 +200,19 @@ fn deliver(
     let Some(tail) = pending.settle() else {
         return response.map(|_| Body::empty());
     };
-    let control = &tail.session.control;
+    let control = tail.control();
     let reused = control.answered.load(Ordering::Relaxed) || control.answered.swap(true, Ordering::AcqRel);
-    if let Some(slot) = tail.slot.as_ref().filter(|_| !reused) {
+    if let Some(slot) = tail.slot().filter(|_| !reused) {
         slot.report(Observer::answered);
     }
     let info = control.info(reused);
     let length = content_length(response.headers());
     let mut response = response.map(|incoming| match upload {
-        None => Body::h2(incoming, Upstream::Done(tail), length, patience.body_idle),
+        None => Body::h2(incoming, Upstream::Done(tail), length),
         Some((upload, outgoing)) => {
             let tail = Arc::new(tail);
             let task = tokio::spawn(finish_upload(upload, outgoing, tail.clone()));
-            Body::h2(
-                incoming,
-                Upstream::Running(tail, task.abort_handle()),
-                length,
-                patience.body_idle,
-            )
+            Body::h2(incoming, Upstream::Running(tail, task.abort_handle()), length)
         }
     });
     response.extensions_mut().insert(info);
@@ -264,7 +226,12 @@ fn content_length(headers: &HeaderMap) -> Option<u64> {
 /// The rest of an upload, after the response's headers. Its error shows in the response's body: the stream is reset.
 async fn finish_upload(mut upload: Upload, mut body: Outgoing, tail: Arc<Tail>) {
     body.let_go();
-    let _ = poll_fn(|cx| upload.poll(&mut body, cx)).await;
-    drop(upload);
+    match poll_fn(|cx| upload.poll(&mut body, cx)).await {
+        Ok(()) | Err(Cut::Theirs) => drop(upload),
+        Err(Cut::Ours(error)) => {
+            tail.set_cut(error);
+            upload.reset();
+        }
+    }
     drop(tail);
 }

@@ -18,6 +18,7 @@ use futures_util::task::AtomicWaker;
 use h2::client::SendRequest;
 
 use super::alive::Ending;
+use super::held::Bodies;
 use super::link::{Address, ConnectionInfo};
 use super::meter::Meter;
 use crate::connect::Fault;
@@ -56,16 +57,20 @@ pub(crate) struct Control {
     probing: AtomicBool,
     /// HEADERS and DATA frames seen when the last probe was asked for, plus one; 0 when none was.
     probed_at: AtomicU64,
+    /// Unread bytes down to which the driver waits before the session gets work again; 0 when it does get work.
+    stalled_above: AtomicU64,
+    /// Response bodies that somebody holds.
+    pub(super) bodies: Bodies,
     pub(super) address: Arc<Address>,
     pub(super) fault: Fault,
 }
 
 impl H2 {
-    /// Takes note of one more stream, if the session still takes any.
-    pub(super) fn try_open(&self, has_body: bool) -> bool {
+    /// Takes note of one more stream, if the session still takes any; `settled`: of those that wait for SETTINGS.
+    pub(super) fn try_open(&self, settled: bool) -> bool {
         let control = &self.control;
         let flags = control.flags.load(Ordering::Acquire);
-        if flags & (DRAINING | KILL) != 0 || (has_body && flags & READY == 0) {
+        if flags & (DRAINING | KILL) != 0 || (settled && flags & READY == 0) {
             return false;
         }
         let open = control.open.fetch_add(1, Ordering::AcqRel);
@@ -82,7 +87,7 @@ impl H2 {
 }
 
 impl Control {
-    pub(super) fn new(meter: Arc<Meter>, address: Arc<Address>, fault: Fault) -> Self {
+    pub(super) fn new(meter: Arc<Meter>, address: Arc<Address>, fault: Fault, bodies: Bodies) -> Self {
         Self {
             meter,
             limit: AtomicU32::new(u32::MAX),
@@ -93,6 +98,8 @@ impl Control {
             answered: AtomicBool::new(false),
             probing: AtomicBool::new(false),
             probed_at: AtomicU64::new(0),
+            stalled_above: AtomicU64::new(0),
+            bodies,
             address,
             fault,
         }
@@ -120,6 +127,20 @@ impl Control {
 
     pub(super) fn is_killed(&self) -> bool {
         self.flags.load(Ordering::Acquire) & KILL != 0
+    }
+
+    /// The driver waits until no more than `bytes` are unread; 0: it does not wait. It looks at
+    /// [`Meter::unread_in_order`] after this.
+    pub(super) fn stalled_above(&self, bytes: u64) {
+        self.stalled_above.store(bytes, Ordering::Release);
+    }
+
+    /// The meter's unread bytes became less.
+    pub(super) fn unread_fell(&self) {
+        let mark = self.stalled_above.load(Ordering::Acquire);
+        if mark > 0 && self.meter.unread() <= mark {
+            self.waker.wake();
+        }
     }
 
     /// Whether a PING was asked for since the last call.

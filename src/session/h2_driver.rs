@@ -8,14 +8,17 @@ use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use h2::client::Connection as H2Connection;
 use h2::{Ping, PingPong};
+use tokio::time::Sleep;
 
 use super::alive::{Alive, Ending};
+use super::classify;
 use super::h2::{Control, H2};
+use super::held::{Bodies, Reaper};
 use super::link::{Address, Observer};
 use super::meter::{Bounds, Meter, MeteredIo};
 use crate::connect::{Connection, Io};
@@ -28,6 +31,10 @@ const REMEMBERED_FOR: Duration = Duration::from_secs(10);
 /// Its cap on stream errors of ours in a session's life, and where rotation begins (P17).
 const ERROR_RESETS: usize = 8192;
 const WORN_RESETS: u64 = 4096;
+/// Its bound on the memory that small DATA frames take, in bytes: what the meter allows to be unread, what may have come
+/// late for streams that were given up (which h2 never returns; there rotation begins), and one read.
+const DATA_FRAME_BUDGET: u64 = 4 << 20;
+const WORN_LATE_FRAMES: u64 = 2 << 20;
 /// Its fixed cap on empty DATA frames is 100.
 const WORN_EMPTY_FRAMES: u64 = 50;
 /// Client stream ids end at 2^31.
@@ -44,6 +51,10 @@ pub(crate) struct Tuning {
     pub(crate) max_header_list_size: u32,
     pub(crate) max_send_buffer: usize,
     pub(crate) streams: usize,
+    /// How long the transport may take no bytes.
+    pub(crate) write_timeout: Option<Duration>,
+    /// How long a response body may stay without a frame of it being read.
+    pub(crate) body_idle_timeout: Option<Duration>,
     pub(crate) bounds: Bounds,
 }
 
@@ -62,8 +73,10 @@ pub(crate) struct Driver {
     goaways: u32,
     worn: bool,
     stalled: bool,
-    /// Unread bytes above which the session gets no work, and below which it does again.
+    /// Unread bytes above which the session gets no work, and down to which it does again.
     stall_marks: (u64, u64),
+    writing: Option<Writing>,
+    reaper: Option<Reaper>,
 }
 
 /// Sends the preface and our SETTINGS; the server's arrive later.
@@ -86,22 +99,27 @@ pub(crate) async fn handshake(
         .initial_max_send_streams(tuning.streams)
         .max_concurrent_reset_streams(REMEMBERED_RESETS)
         .reset_stream_duration(REMEMBERED_FOR)
-        .max_local_error_reset_streams(Some(ERROR_RESETS));
+        .max_local_error_reset_streams(Some(ERROR_RESETS))
+        .data_frame_budget(
+            usize::try_from(tuning.bounds.small_frames + DATA_FRAME_BUDGET).unwrap_or(usize::MAX),
+        );
     let (sender, mut connection) = builder.handshake::<_, Bytes>(io).await.map_err(|error| {
         let found = fault.get();
         found.unwrap_or_else(|| {
             Error::new(Kind::Connect, "the HTTP/2 preface could not be sent").with_source(error)
         })
     })?;
-    let control = Arc::new(Control::new(meter, address, fault));
+    let bodies = Bodies::new(tuning.body_idle_timeout);
+    let control = Arc::new(Control::new(meter, address, fault, bodies));
     let handle = Arc::new(H2 {
         sender,
         control: control.clone(),
     });
-    let window = u64::from(tuning.connection_window);
     let driver = Driver {
         pings: connection.ping_pong(),
         connection,
+        writing: tuning.write_timeout.map(Writing::new),
+        reaper: Reaper::new(&control.bodies),
         control,
         pinging: false,
         probing: None,
@@ -109,10 +127,7 @@ pub(crate) async fn handshake(
         goaways: 0,
         worn: false,
         stalled: false,
-        stall_marks: (
-            window.saturating_sub(u64::from(tuning.stream_window)).max(1),
-            window / 2,
-        ),
+        stall_marks: stall_marks(tuning.stream_window, tuning.connection_window),
     };
     Ok((handle, driver))
 }
@@ -151,7 +166,13 @@ impl Driver {
             return Poll::Ready(self.why(result));
         }
         self.poll_ping(cx, alive);
-        Poll::Pending
+        if let Some(reaper) = &mut self.reaper {
+            reaper.poll(&self.control.bodies, cx);
+        }
+        match &mut self.writing {
+            Some(writing) => writing.poll(&self.control.meter, cx),
+            None => Poll::Pending,
+        }
     }
 
     /// Reports what changed since the last poll.
@@ -194,17 +215,35 @@ impl Driver {
         let meter = &self.control.meter;
         let worn = meter.error_resets_sent() > WORN_RESETS
             || meter.empty_data_frames() > WORN_EMPTY_FRAMES
+            || meter.late_overhead() > WORN_LATE_FRAMES
             || meter.opened() > WORN_STREAMS;
         if worn && !self.worn {
             self.worn = true;
             alive.observer.clone().worn(alive.id);
         }
-        let unread = meter.unread();
-        let (high, low) = self.stall_marks;
-        if (!self.stalled && unread > high) || (self.stalled && unread < low) {
-            self.stalled = !self.stalled;
-            alive.observer.clone().stalled(alive.id, self.stalled);
+        if let Some(stream) = meter.take_accused() {
+            self.control.bodies.cut(stream);
         }
+        self.observe_unread(alive);
+    }
+
+    fn observe_unread(&mut self, alive: &Alive<Control>) {
+        let (high, low) = self.stall_marks;
+        let unread = self.control.meter.unread();
+        if self.stalled && unread <= low {
+            self.control.stalled_above(0);
+            self.stalled = false;
+        } else if !self.stalled && unread > high {
+            // Whoever reads after this wakes the driver; who read before it is seen now.
+            self.control.stalled_above(low);
+            self.stalled = self.control.meter.unread_in_order() > low;
+            if !self.stalled {
+                return self.control.stalled_above(0);
+            }
+        } else {
+            return;
+        }
+        alive.observer.clone().stalled(alive.id, self.stalled);
     }
 
     /// The probe that was asked for; one PING is under way at a time.
@@ -229,11 +268,7 @@ impl Driver {
     fn why(&self, result: Result<(), h2::Error>) -> Error {
         let meter = &self.control.meter;
         if let Some(violation) = meter.violation() {
-            let error = Error::new(
-                Kind::Protocol,
-                "the server went over a bound and the session was ended",
-            );
-            return error.with_source(violation);
+            return classify::session_over_bound(violation);
         }
         if let Some(fault) = self.control.fault.get() {
             return fault;
@@ -243,10 +278,49 @@ impl Driver {
                 Error::new(Kind::Goaway, "the server ended the session with GOAWAY").with_source(error)
             }
             Err(error) if error.is_io() => Error::new(Kind::Io, "the connection failed").with_source(error),
-            Err(error) => {
-                Error::new(Kind::Protocol, "the server broke the HTTP/2 protocol").with_source(error)
-            }
+            Err(error) => classify::broken(error.reason()).with_source(error),
             Ok(()) => Error::new(Kind::Io, "the server closed the connection"),
         }
+    }
+}
+
+/// Unread bytes above which the session gets no work, and down to which it does again: one unread body alone never keeps
+/// it from work, as long as its window is at most half of the connection's (P30).
+fn stall_marks(stream_window: u32, connection_window: u32) -> (u64, u64) {
+    let (stream, connection) = (u64::from(stream_window), u64::from(connection_window));
+    let high = connection.saturating_sub(stream).max(connection / 2);
+    (high, stream.min(high).max(high / 2))
+}
+
+/// The watch over a transport that takes no bytes. It has a timer only while that is so.
+struct Writing {
+    timeout: Duration,
+    since: Option<Instant>,
+    sleep: Option<Pin<Box<Sleep>>>,
+}
+
+impl Writing {
+    fn new(timeout: Duration) -> Self {
+        Self {
+            timeout,
+            since: None,
+            sleep: None,
+        }
+    }
+
+    fn poll(&mut self, meter: &Meter, cx: &mut Context<'_>) -> Poll<Error> {
+        let since = meter.write_stalled_since();
+        if since != self.since {
+            self.since = since;
+            let due = since.map(|since| since + self.timeout);
+            self.sleep = due.map(|due| Box::pin(tokio::time::sleep_until(due.into())));
+        }
+        let Some(sleep) = &mut self.sleep else {
+            return Poll::Pending;
+        };
+        sleep.as_mut().poll(cx).map(|()| {
+            let message = "the transport took no bytes for `write_timeout` and the session was ended";
+            Error::new(Kind::Timeout, message)
+        })
     }
 }

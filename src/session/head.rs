@@ -52,14 +52,46 @@ pub(crate) fn for_h2(parts: &Parts, body_size: Option<u64>) -> Result<Request<()
     let mut headers = parts.headers.clone();
     let host = headers.remove(header::HOST);
     *request.uri_mut() = target(parts, host)?;
+    check_length(&headers, body_size)?;
     strip(&mut headers);
     hide(&mut headers);
     add_length(&parts.method, &mut headers, body_size);
     *request.headers_mut() = headers;
     if let Some(protocol) = parts.extensions.get::<Protocol>() {
+        if parts.method != Method::CONNECT {
+            return Err(Error::config(
+                "the extension `Protocol` makes an extended CONNECT (RFC 8441), and the method is another",
+            ));
+        }
         request.extensions_mut().insert(protocol.0.clone());
     }
     Ok(request)
+}
+
+/// A request without a body must not promise one; what is sent of a body is checked while it is sent.
+fn check_length(headers: &HeaderMap, body_size: Option<u64>) -> Result<(), Error> {
+    let promised = headers
+        .get(header::CONTENT_LENGTH)
+        .is_some_and(|length| length.as_bytes() != b"0");
+    if promised && body_size == Some(0) {
+        return Err(Error::config("the request has a `content-length` and no body"));
+    }
+    Ok(())
+}
+
+/// Whether the request opens a tunnel (RFC 9110 §9.3.6): its body does not end before the response comes.
+pub(crate) fn opens_tunnel(parts: &Parts) -> bool {
+    parts.method == Method::CONNECT
+}
+
+/// Whether the request has to wait for the server's SETTINGS, which may not allow it (RFC 8441 §3).
+pub(crate) fn needs_settings(parts: &Parts) -> bool {
+    parts.extensions.get::<Protocol>().is_some()
+}
+
+/// Whether the head made by [`for_h2`] is that of an extended CONNECT.
+pub(crate) fn is_extended_connect(request: &Request<()>) -> bool {
+    request.extensions().get::<h2::ext::Protocol>().is_some()
 }
 
 /// The head of one attempt over HTTP/1.1: origin-form, or authority-form for CONNECT, and a `host`, which comes first.
@@ -183,6 +215,8 @@ fn hide(headers: &mut HeaderMap) {
 
 fn add_length(method: &Method, headers: &mut HeaderMap, size: Option<u64>) {
     let meaningful = matches!(*method, Method::POST | Method::PUT | Method::PATCH);
+    // What a tunnel carries is no content (RFC 9110 §9.3.6).
+    let size = size.filter(|_| *method != Method::CONNECT);
     if let Some(size) = size.filter(|size| *size > 0 || meaningful) {
         headers
             .entry(header::CONTENT_LENGTH)

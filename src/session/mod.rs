@@ -1,7 +1,8 @@
 //! One connection to a server.
 //!
-//! `h2.rs` and `h2_driver.rs` are the session and its task, `exchange.rs`, `upload.rs` and `body.rs` a request on it,
-//! `classify.rs` says what errors mean, `meter/` counts what passes; the files `h1*.rs` are the same for HTTP/1.1.
+//! `h2.rs` and `h2_driver.rs` are the session and its task, `exchange.rs` and `upload.rs` a request on it, `h2_body.rs`
+//! and `held.rs` its response, `tail.rs` its slot, `classify.rs` says what errors mean, `meter/` counts what passes; the
+//! files `h1*.rs` are the same for HTTP/1.1.
 //! Sessions report to an [`link::Observer`] and know nothing of pools.
 
 mod alive;
@@ -22,11 +23,14 @@ mod h1_tests;
 #[cfg(feature = "http1")]
 mod h1_upload;
 mod h2;
+mod h2_body;
 mod h2_driver;
 mod head;
+mod held;
 pub(crate) mod link;
 pub(crate) mod meter;
 mod outgoing;
+mod tail;
 mod upload;
 
 pub use body::Body;
@@ -40,5 +44,6 @@ pub(crate) use h1_exchange::send as send_h1;
 pub(crate) use h2::{Control as H2Control, H2, killed};
 pub(crate) use h2_driver::{Driver as H2Driver, Tuning, drive as drive_h2, handshake as handshake_h2};
 pub use head::Protocol;
+pub(crate) use head::needs_settings;
 pub use link::ConnectionInfo;
 pub(crate) use outgoing::Outgoing;

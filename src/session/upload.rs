@@ -1,12 +1,13 @@
 //! A request body on its way into a stream.
 //!
-//! Capacity is reserved only for data that is at hand, and what is left over is given back before waiting for more, so
-//! that an idle upload never holds the connection's window from others (P30). The request half is over when h2 accepts
+//! Capacity is reserved only for data that is at hand, at most [`SHARE`] of it beyond what is queued already, and what
+//! is left over is given back before waiting for more: neither an idle upload nor a slow socket holds the connection's
+//! window from others, and uploads that wait for it take turns (P30). The request half is over when h2 accepts
 //! END_STREAM with capacity assigned to all data before it (P2).
 
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,30 +18,39 @@ use tokio::time::Sleep;
 use super::outgoing::Outgoing;
 use crate::error::{Error, Kind};
 
+/// Bytes of the connection's window that one stream asks for at a time.
+const SHARE: usize = 64 * 1024;
+
 /// The sending half of a stream.
 pub(super) struct Upload {
     stream: SendStream<Bytes>,
     /// Data that was taken from the body and is not sent yet.
     chunk: Bytes,
-    trailers: Option<HeaderMap>,
+    /// Bytes still to come, where `content-length` says.
+    left: Option<u64>,
     write_timeout: Option<Duration>,
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
 /// How an upload ends early.
 pub(super) enum Cut {
-    /// The caller's body failed, or the window stayed shut: the stream is reset with this error.
+    /// The caller's body failed, or the window stayed shut: the stream is to be reset for this reason.
     Ours(Error),
     /// The peer wants no more; the response tells why.
     Theirs,
 }
 
 impl Upload {
-    pub(super) fn new(stream: SendStream<Bytes>, write_timeout: Option<Duration>) -> Self {
+    /// `length` is what `content-length` says.
+    pub(super) fn new(
+        stream: SendStream<Bytes>,
+        length: Option<u64>,
+        write_timeout: Option<Duration>,
+    ) -> Self {
         Self {
             stream,
             chunk: Bytes::new(),
-            trailers: None,
+            left: length,
             write_timeout,
             stalled: None,
         }
@@ -48,62 +58,68 @@ impl Upload {
 
     /// Sends as much as goes now.
     pub(super) fn poll(&mut self, body: &mut Outgoing, cx: &mut Context<'_>) -> Poll<Result<(), Cut>> {
-        let result = match self.poll_inner(body, cx) {
+        match self.poll_inner(body, cx) {
             Poll::Pending => match self.stream.poll_reset(cx) {
                 Poll::Ready(_) => Poll::Ready(Err(Cut::Theirs)),
                 Poll::Pending => self.poll_stalled(cx),
             },
             ready => ready,
-        };
-        if let Poll::Ready(Err(Cut::Ours(_))) = &result {
-            self.stream.send_reset(Reason::CANCEL);
         }
-        result
+    }
+
+    /// Nothing more will be sent: the request is not complete.
+    pub(super) fn reset(mut self) {
+        self.stream.send_reset(Reason::CANCEL);
     }
 
     fn poll_inner(&mut self, body: &mut Outgoing, cx: &mut Context<'_>) -> Poll<Result<(), Cut>> {
         loop {
             if !self.chunk.is_empty() {
-                let last = self.trailers.is_none() && body.is_end_stream();
-                match self.poll_chunk(cx, last) {
-                    Poll::Ready(Ok(true)) => return Poll::Ready(Ok(())),
-                    Poll::Ready(Ok(false)) => continue,
-                    Poll::Ready(Err(cut)) => return Poll::Ready(Err(cut)),
-                    Poll::Pending => return Poll::Pending,
+                if ready!(self.poll_chunk(cx, body.is_end_stream()))? {
+                    return Poll::Ready(Ok(()));
                 }
+                continue;
             }
-            match body.poll_frame(cx) {
-                Poll::Pending => {
-                    self.stream.reserve_capacity(0);
-                    self.stalled = None;
-                    return Poll::Pending;
+            let Poll::Ready(frame) = body.poll_frame(cx) else {
+                self.stream.reserve_capacity(0);
+                self.stalled = None;
+                return Poll::Pending;
+            };
+            let frame = match frame {
+                None => return Poll::Ready(self.send(Bytes::new(), true)),
+                Some(frame) => frame.map_err(Cut::Ours)?,
+            };
+            match frame.into_data() {
+                Ok(data) if data.is_empty() && body.is_end_stream() => {
+                    return Poll::Ready(self.send(data, true));
                 }
-                Poll::Ready(None) => return Poll::Ready(self.send(Bytes::new(), true)),
-                Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(Cut::Ours(error))),
-                Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
-                    Ok(data) if data.is_empty() && body.is_end_stream() => {
-                        return Poll::Ready(self.send(data, true));
+                Ok(data) => self.take(data)?,
+                Err(frame) => {
+                    if let Ok(trailers) = frame.into_trailers() {
+                        return Poll::Ready(self.send_trailers(trailers));
                     }
-                    Ok(data) => self.chunk = data,
-                    Err(frame) => {
-                        if let Ok(trailers) = frame.into_trailers() {
-                            self.stream.reserve_capacity(0);
-                            return Poll::Ready(self.stream.send_trailers(trailers).map_err(|_| Cut::Theirs));
-                        }
-                    }
-                },
+                }
             }
         }
     }
 
+    /// The next chunk; not more than was promised.
+    fn take(&mut self, data: Bytes) -> Result<(), Cut> {
+        if let Some(left) = &mut self.left {
+            let longer = || Cut::Ours(wrong_length("longer"));
+            *left = left.checked_sub(data.len() as u64).ok_or_else(longer)?;
+        }
+        self.chunk = data;
+        Ok(())
+    }
+
     /// Sends a part of the chunk. True: END_STREAM was sent with it.
     fn poll_chunk(&mut self, cx: &mut Context<'_>, last: bool) -> Poll<Result<bool, Cut>> {
-        self.stream.reserve_capacity(self.chunk.len());
+        self.stream.reserve_capacity(self.chunk.len().min(SHARE));
         let granted = match self.stream.capacity() {
-            0 => match self.stream.poll_capacity(cx) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Some(Ok(granted))) => granted,
-                Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(Err(Cut::Theirs)),
+            0 => match ready!(self.stream.poll_capacity(cx)) {
+                Some(Ok(granted)) => granted,
+                Some(Err(_)) | None => return Poll::Ready(Err(Cut::Theirs)),
             },
             granted => granted,
         };
@@ -114,7 +130,24 @@ impl Upload {
     }
 
     fn send(&mut self, data: Bytes, end: bool) -> Result<(), Cut> {
+        if end {
+            self.check_end()?;
+        }
         self.stream.send_data(data, end).map_err(|_| Cut::Theirs)
+    }
+
+    fn send_trailers(&mut self, trailers: HeaderMap) -> Result<(), Cut> {
+        self.check_end()?;
+        self.stream.reserve_capacity(0);
+        self.stream.send_trailers(trailers).map_err(|_| Cut::Theirs)
+    }
+
+    /// Not less than was promised: a request that was cut short must not look complete.
+    fn check_end(&self) -> Result<(), Cut> {
+        match self.left {
+            Some(left) if left > 0 => Err(Cut::Ours(wrong_length("shorter"))),
+            _ => Ok(()),
+        }
     }
 
     /// A write must make progress within `write_timeout`.
@@ -131,4 +164,11 @@ impl Upload {
             Err(Cut::Ours(Error::new(Kind::Timeout, message)))
         })
     }
+}
+
+fn wrong_length(how: &str) -> Error {
+    Error::new(
+        Kind::Body,
+        format!("the request body is {how} than its `content-length`"),
+    )
 }

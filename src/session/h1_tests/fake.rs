@@ -206,6 +206,8 @@ fn tuning() -> Tuning {
         max_header_list_size: 16 * 1024,
         max_send_buffer: 65_535,
         streams: 1,
+        write_timeout: None,
+        body_idle_timeout: None,
         bounds: Bounds::default(),
     }
 }

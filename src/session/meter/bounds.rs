@@ -27,6 +27,22 @@ pub(crate) struct Bounds {
     /// Bytes of one header or trailer block, as on the wire. h2 measures the decoded size and ends the stream; this
     /// bound only tells why. Default 64 KiB.
     pub(crate) header_block_bytes: u64,
+    /// What unread DATA frames smaller than [`SMALL_FRAME`] may cost in memory beyond their payload, all streams
+    /// together, in bytes: flow control does not see it. Over it the stream that holds most of them is at fault.
+    /// Default 8 MiB: a window of 2 MiB full of frames of 52 bytes or more stays under it.
+    pub(crate) small_frames: u64,
+}
+
+/// h2 counts a DATA frame as if it took at least this many bytes of memory, as it about does.
+pub(crate) const SMALL_FRAME: u64 = 256;
+
+/// What a DATA frame costs beyond its payload of `bytes`. Empty ones are counted by themselves.
+pub(super) fn overhead(bytes: u64) -> u64 {
+    if bytes == 0 {
+        0
+    } else {
+        SMALL_FRAME.saturating_sub(bytes)
+    }
 }
 
 /// What a server may still send for a stream after we gave it up: headers, trailers, RST_STREAM.
@@ -42,6 +58,7 @@ impl Default for Bounds {
             informational: 32,
             informational_bytes: 64 * 1024,
             header_block_bytes: 64 * 1024,
+            small_frames: 8 * 1024 * 1024,
         }
     }
 }
@@ -67,6 +84,8 @@ pub(crate) enum Violation {
     InformationalBytes { stream: u32, max: u64 },
     /// A header or trailer block that is too long.
     HeaderBlock { stream: u32, max: u64 },
+    /// Too many small DATA frames that nobody reads.
+    SmallFrames { stream: u32, max: u64 },
 }
 
 impl fmt::Display for Violation {
@@ -82,12 +101,14 @@ impl fmt::Display for Violation {
             Self::ControlRate { per_second } => {
                 write!(
                     f,
-                    "more than {per_second} SETTINGS, PING, PRIORITY or unknown frames a second"
+                    "more than {per_second} SETTINGS, PING, PRIORITY or unknown frames a second \
+                     (`control_frames_per_second`)"
                 )
             }
             Self::WindowUpdateRate { per_second } => write!(
                 f,
-                "more than {per_second} WINDOW_UPDATE frames a second beyond those that the DATA sent explains"
+                "more than {per_second} WINDOW_UPDATE frames a second beyond those that the DATA sent explains \
+                 (`control_frames_per_second`)"
             ),
             Self::StrayRate { per_second } => {
                 write!(
@@ -99,21 +120,26 @@ impl fmt::Display for Violation {
             Self::Informational { stream, max } => {
                 write!(
                     f,
-                    "more than {max} informational (1xx) responses on stream {stream}"
+                    "more than {max} informational (1xx) responses on stream {stream} (`max_informational`)"
                 )
             }
             Self::InformationalBytes { stream, max } => {
                 write!(
                     f,
-                    "more than {max} bytes of informational (1xx) responses on stream {stream}"
+                    "more than {max} bytes of informational (1xx) responses on stream {stream} (`max_header_list_size`)"
                 )
             }
             Self::HeaderBlock { stream, max } => {
                 write!(
                     f,
-                    "a header or trailer block of more than {max} bytes on stream {stream}"
+                    "a header or trailer block of more than {max} bytes on stream {stream} (`max_header_list_size`)"
                 )
             }
+            Self::SmallFrames { stream, max } => write!(
+                f,
+                "unread DATA frames under {SMALL_FRAME} bytes took more than {max} bytes of memory, \
+                 most of them on stream {stream}"
+            ),
         }
     }
 }
@@ -268,6 +294,13 @@ mod tests {
                     max: 65_536,
                 },
                 "block of more than 65536 bytes on stream 5",
+            ),
+            (
+                Violation::SmallFrames {
+                    stream: 5,
+                    max: 65_536,
+                },
+                "under 256 bytes took more than 65536 bytes of memory, most of them on stream 5",
             ),
         ] {
             assert!(violation.to_string().contains(name), "{violation}");

@@ -13,7 +13,7 @@ use super::traffic::{FromPeer, ToPeer};
 /// Passes everything through and tells the [`Meter`] of the frames in it.
 ///
 /// Once the peer went over a bound, what came before is still read, then reading fails with `InvalidData` and a
-/// [`Violation`](super::Violation) inside.
+/// [`Violation`](super::Violation) inside. While a stream is to be cut for its small frames, nothing is read.
 #[derive(Debug)]
 pub(crate) struct MeteredIo<T> {
     io: T,
@@ -87,7 +87,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for MeteredIo<T> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         this.refused()?;
-        if this.meter.writes_first(&mut this.held_for) {
+        if this.meter.has_accused() || this.meter.writes_first(&mut this.held_for) {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }

@@ -23,13 +23,15 @@
 //!       meter.violation()                  why a connection ended with an error (Kind::Protocol, its text names the bound)
 //!       meter.settings_applied()           grows when h2 applies new limits: read them now
 //!       meter.goaway()                     last stream id and code, which h2 keeps to itself
-//!       meter.empty_data_frames(), error_resets_sent(), opened()      rotation ahead of h2's caps (P17)
+//!       meter.empty_data_frames(), error_resets_sent(), opened(), late_overhead()
+//!                                          rotation ahead of h2's caps (P17)
+//!       meter.take_accused()               the stream to be cut; nothing is read before this was asked
 //!       meter.unread()                     above a threshold: no new work for this session (P30)
 //!       meter.write_stalled_since()        P44's write that makes no progress
 //!       meter.frames_seen(), headers_or_data_seen()   parking and probing (P19, P44)
 //!   stream, by its h2 stream id; it is known from the moment its HEADERS are written, nobody registers it:
 //!       meter.stream_violation(id)         look whenever the response is polled (h2 wakes it for each 1xx): end the stream
-//!       meter.release(id, n)               beside each release_capacity(n)
+//!       meter.release(id, n)               before each release_capacity(n), frame by frame
 //!       meter.forget(id)                   EXACTLY when the stream is over or given up, always: answers for the last
 //!                                          time whether it was quiet, ended, unread
 //! ```
@@ -52,7 +54,7 @@ mod streams;
 mod tests;
 mod traffic;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -61,7 +63,7 @@ use parking_lot::Mutex;
 pub(crate) use bounds::{Bounds, Violation};
 pub(crate) use io::MeteredIo;
 pub(crate) use streams::Forgotten;
-use streams::Streams;
+use streams::{Stream, Streams};
 
 /// What passed over one session so far. Written by its [`MeteredIo`], read by anybody.
 #[derive(Debug)]
@@ -72,6 +74,9 @@ pub(crate) struct Meter {
     outgoing: Outgoing,
     streams: Mutex<Streams>,
     unread: Counter,
+    late_overhead: Counter,
+    /// The stream that is to be cut, 0 for none.
+    accused: AtomicU32,
     goaway: Mutex<Option<Goaway>>,
     violation: OnceLock<Violation>,
     /// Nanoseconds from `epoch`, plus one, since which a write waits; 0 when none does.
@@ -138,6 +143,8 @@ impl Meter {
             outgoing: Outgoing::default(),
             streams: Mutex::default(),
             unread: Counter::default(),
+            late_overhead: Counter::default(),
+            accused: AtomicU32::new(0),
             goaway: Mutex::default(),
             violation: OnceLock::new(),
             stalled: AtomicU64::new(0),
@@ -218,7 +225,40 @@ impl Meter {
         self.unread.get()
     }
 
-    /// The reader of stream `id` has taken `bytes` of DATA.
+    /// The same as [`unread`](Self::unread), ordered with each [`release`](Self::release) and
+    /// [`forget`](Self::forget): what was stored before is seen by whoever makes it less.
+    pub(crate) fn unread_in_order(&self) -> u64 {
+        self.streams.lock().unread()
+    }
+
+    /// What small DATA frames cost beyond their payload that came for streams after they were given up, in bytes. h2
+    /// takes it from its budget (`data_frame_budget`) and returns it only for large frames.
+    pub(crate) fn late_overhead(&self) -> u64 {
+        self.late_overhead.get()
+    }
+
+    /// The stream whose unread small frames cost too much: it is to be cut, and nothing is read before that. Asked after
+    /// each poll of the connection.
+    pub(crate) fn take_accused(&self) -> Option<u32> {
+        match self.accused.load(Ordering::Relaxed) {
+            0 => None,
+            id => {
+                self.accused.store(0, Ordering::Relaxed);
+                Some(id)
+            }
+        }
+    }
+
+    /// Whether somebody is accused.
+    fn has_accused(&self) -> bool {
+        self.accused.load(Ordering::Relaxed) != 0
+    }
+
+    fn accuse(&self, id: Option<u32>) {
+        self.accused.store(id.unwrap_or(0), Ordering::Relaxed);
+    }
+
+    /// The reader of stream `id` has taken a DATA frame of `bytes`.
     pub(crate) fn release(&self, id: u32, bytes: u64) {
         let mut streams = self.streams.lock();
         streams.release(id, bytes);
@@ -228,6 +268,11 @@ impl Meter {
     /// The bound that the peer went over on stream `id`.
     pub(crate) fn stream_violation(&self, id: u32) -> Option<Violation> {
         self.streams.lock().get(id).and_then(|stream| stream.violation)
+    }
+
+    /// Whether the peer has ended its side of stream `id`, and no crowd of small frames waits there.
+    pub(crate) fn is_settled(&self, id: u32) -> bool {
+        self.streams.lock().get(id).is_some_and(Stream::is_settled)
     }
 
     /// Stream `id` is over, or nobody is interested any more: what it has not read is not counted any longer. `None`

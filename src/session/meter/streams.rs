@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
-use super::bounds::{Bounds, Violation};
+use super::bounds::{Bounds, SMALL_FRAME, Violation, overhead};
 
 /// The streams of one session, by id.
 #[derive(Debug, Default)]
@@ -20,6 +20,11 @@ pub(super) struct Streams {
     early: Vec<u32>,
     /// DATA received and not yet released, over all streams in the table.
     unread: u64,
+    /// What the unread frames among it cost beyond their payload.
+    overhead: u64,
+    /// The same for frames that came after their stream was given up, as h2 keeps book of it: it never gives that back
+    /// but for large frames.
+    late: u64,
 }
 
 /// The state of one stream.
@@ -28,6 +33,7 @@ pub(super) struct Stream {
     /// How many frames had arrived on the session when its HEADERS were written.
     written_at: u64,
     pub(super) unread: u64,
+    overhead: u64,
     /// Interim responses, without the last block, which may be the final one.
     interim: u32,
     interim_bytes: u64,
@@ -75,14 +81,31 @@ impl Streams {
 
     /// `bytes` of DATA came for `id`.
     pub(super) fn data(&mut self, id: u32, bytes: u32, end_stream: bool) {
-        if let Some(stream) = self.map.get_mut(&id) {
-            stream.ended |= end_stream;
-            stream.unread += u64::from(bytes);
-            self.unread += u64::from(bytes);
+        let bytes = u64::from(bytes);
+        if bytes >= SMALL_FRAME && !end_stream {
+            self.late = self.late.saturating_sub(bytes - SMALL_FRAME);
         }
+        let Some(stream) = self.map.get_mut(&id) else {
+            self.late += if end_stream { 0 } else { overhead(bytes) };
+            return;
+        };
+        stream.ended |= end_stream;
+        stream.unread += bytes;
+        self.unread += bytes;
+        stream.overhead += overhead(bytes);
+        self.overhead += overhead(bytes);
     }
 
-    /// The reader of `id` has taken `bytes`.
+    /// Marks the stream whose unread frames cost most beyond their payload, and names it.
+    pub(super) fn blame(&mut self, max: u64) -> Option<u32> {
+        let (id, stream) = self.map.iter_mut().max_by_key(|(_, stream)| stream.overhead)?;
+        stream
+            .violation
+            .get_or_insert(Violation::SmallFrames { stream: *id, max });
+        Some(*id)
+    }
+
+    /// The reader of `id` has taken a frame of `bytes`.
     pub(super) fn release(&mut self, id: u32, bytes: u64) {
         if let Some(stream) = self.map.get_mut(&id) {
             debug_assert!(
@@ -93,6 +116,8 @@ impl Streams {
             let bytes = bytes.min(stream.unread);
             stream.unread -= bytes;
             self.unread -= bytes;
+            stream.overhead -= overhead(bytes);
+            self.overhead -= overhead(bytes);
         }
     }
 
@@ -112,6 +137,7 @@ impl Streams {
         }
         let stream = self.map.remove(&id)?;
         self.unread -= stream.unread;
+        self.overhead -= stream.overhead;
         Some(Forgotten {
             unread: stream.unread,
             ended: stream.ended,
@@ -122,6 +148,14 @@ impl Streams {
 
     pub(super) fn unread(&self) -> u64 {
         self.unread
+    }
+
+    pub(super) fn overhead(&self) -> u64 {
+        self.overhead
+    }
+
+    pub(super) fn late(&self) -> u64 {
+        self.late
     }
 
     /// Streams that are held, or were given up before h2 wrote them.
@@ -136,12 +170,18 @@ impl Stream {
         Self {
             written_at,
             unread: 0,
+            overhead: 0,
             interim: 0,
             interim_bytes: 0,
             block: None,
             ended: false,
             violation: None,
         }
+    }
+
+    /// Ended, and the unread frames cost little beyond their payload.
+    pub(super) fn is_settled(&self) -> bool {
+        self.ended && self.overhead <= 16 * SMALL_FRAME
     }
 
     /// A HEADERS frame of `bytes`.

@@ -37,6 +37,10 @@ impl Meter {
         self.streams.lock().get(id).is_some_and(|stream| stream.ended)
     }
 
+    fn overhead(&self) -> u64 {
+        self.streams.lock().overhead()
+    }
+
     fn streams(&self) -> usize {
         self.streams.lock().len()
     }

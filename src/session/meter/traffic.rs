@@ -73,6 +73,7 @@ impl FromPeer {
             }
         };
         meter.unread.set(streams.unread());
+        meter.late_overhead.set(streams.late());
         passed
     }
 
@@ -96,6 +97,10 @@ impl FromPeer {
                     seen.empty_data.add(1);
                 }
                 streams.data(id, frame.data_len(), frame.is_end_stream());
+                let max = meter.bounds.small_frames;
+                if streams.overhead() > max {
+                    meter.accuse(streams.blame(max));
+                }
             }
             kind::HEADERS => {
                 seen.headers_or_data.add(1);

@@ -1,5 +1,7 @@
 //! What is known of single streams: interim responses, unread bytes, quiet, end.
 
+use std::collections::VecDeque;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -210,11 +212,64 @@ fn streams_opened() {
     assert!(!trailers.quiet, "the headers count, not the trailers");
 }
 
+// P30, P44: small frames weigh more than their payload, until they are read; the stream with most of them is accused, and
+// h2 reads on once that was heard.
+#[test]
+fn small_frames() {
+    let mut session = Session::open();
+    for id in [1, 3, 5] {
+        session.open_stream(id);
+    }
+    let max = Bounds::default().small_frames;
+    let small = max / 255;
+    for n in 0..small {
+        let id = if n % 3 == 0 { 3 } else { 1 };
+        session.get(kind::DATA, 0, id, &[1]).unwrap();
+        session.get(kind::DATA, 0, 5, &[0; 256]).unwrap();
+    }
+    assert_eq!(session.meter.take_accused(), None);
+    session.get(kind::DATA, 0, 3, &[1]).unwrap();
+    assert!(session.meter.has_accused());
+    assert_eq!(session.meter.take_accused(), Some(1), "it holds most of them");
+    assert!(!session.meter.has_accused());
+    let expected = Violation::SmallFrames { stream: 1, max };
+    assert_eq!(session.meter.stream_violation(1), Some(expected));
+    assert_eq!(session.meter.stream_violation(3), None);
+    session.meter.forget(1);
+    session.get(kind::DATA, 0, 3, &[1]).unwrap();
+    assert_eq!(session.meter.take_accused(), None);
+    assert_eq!(session.meter.late_overhead(), 0);
+}
+
+// P17: what comes late is never read, and only large frames make up for it.
+#[test]
+fn late_small_frames() {
+    let mut session = Session::open();
+    session.open_stream(1);
+    session.open_stream(3);
+    session.meter.forget(1);
+    for _ in 0..10 {
+        session.get(kind::DATA, 0, 1, &[1; 56]).unwrap();
+    }
+    assert_eq!(session.meter.late_overhead(), 2_000);
+    session.get(kind::DATA, END_STREAM, 1, &[1]).unwrap();
+    session.get(kind::DATA, 0, 3, &[1]).unwrap();
+    assert_eq!(
+        session.meter.late_overhead(),
+        2_000,
+        "the last one is free, that of another is not late"
+    );
+    session.get(kind::DATA, 0, 3, &[1; 1256]).unwrap();
+    assert_eq!(session.meter.late_overhead(), 1_000);
+    session.get(kind::DATA, 0, 3, &[1; 10_000]).unwrap();
+    assert_eq!(session.meter.late_overhead(), 0);
+}
+
 #[derive(Clone, Debug)]
 enum Op {
     Open,
     Data { stream: usize, bytes: u16, padded: bool },
-    Release { stream: usize, part: u8 },
+    Release { stream: usize },
     Forget { stream: usize },
 }
 
@@ -227,23 +282,24 @@ fn any_op() -> impl Strategy<Value = Op> {
             bytes,
             padded
         }),
-        (stream(), any::<u8>()).prop_map(|(stream, part)| Op::Release { stream, part }),
+        stream().prop_map(|stream| Op::Release { stream }),
         stream().prop_map(|stream| Op::Forget { stream }),
     ]
 }
 
 proptest! {
-    // P30: the session's total is the sum over its streams, after any operations.
+    // P30: the session's totals are the sums over its streams, after any operations.
     #[test]
     fn unread_adds_up(ops in prop::collection::vec(any_op(), 0..100)) {
         let mut session = Session::open();
-        let mut model: Vec<(u32, u64)> = Vec::new();
+        // The unread frames of each stream.
+        let mut model: Vec<(u32, VecDeque<u64>)> = Vec::new();
         let mut next = 1;
         for op in ops {
             match op {
                 Op::Open => {
                     session.open_stream(next);
-                    model.push((next, 0));
+                    model.push((next, VecDeque::new()));
                     next += 2;
                 }
                 Op::Data { stream, bytes, padded } if stream < model.len() => {
@@ -252,24 +308,27 @@ proptest! {
                         payload.extend([3; 4]);
                     }
                     session.get(kind::DATA, if padded { PADDED } else { 0 }, model[stream].0, &payload).unwrap();
-                    model[stream].1 += u64::from(bytes);
+                    model[stream].1.push_back(u64::from(bytes));
                 }
-                Op::Release { stream, part } if stream < model.len() => {
+                Op::Release { stream } if stream < model.len() => {
                     let (id, unread) = &mut model[stream];
-                    let bytes = *unread * u64::from(part) / 255;
-                    session.meter.release(*id, bytes);
-                    *unread -= bytes;
+                    if let Some(bytes) = unread.pop_front() {
+                        session.meter.release(*id, bytes);
+                    }
                 }
                 Op::Forget { stream } if stream < model.len() => {
                     let (id, unread) = model.remove(stream);
-                    prop_assert_eq!(session.meter.forget(id).unwrap().unread, unread);
+                    prop_assert_eq!(session.meter.forget(id).unwrap().unread, unread.iter().sum::<u64>());
                 }
                 _ => {}
             }
             for (id, unread) in &model {
-                prop_assert_eq!(session.meter.unread_of(*id), *unread);
+                prop_assert_eq!(session.meter.unread_of(*id), unread.iter().sum::<u64>());
             }
-            prop_assert_eq!(session.meter.unread(), model.iter().map(|(_, unread)| unread).sum::<u64>());
+            let frames = || model.iter().flat_map(|(_, unread)| unread);
+            prop_assert_eq!(session.meter.unread(), frames().sum::<u64>());
+            let small = frames().filter(|bytes| (1..256).contains(*bytes));
+            prop_assert_eq!(session.meter.overhead(), small.map(|bytes| 256 - bytes).sum::<u64>());
             prop_assert_eq!(session.meter.streams(), model.len());
         }
     }

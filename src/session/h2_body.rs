@@ -1,0 +1,189 @@
+//! The response body of an HTTP/2 stream.
+//!
+//! A body whose end has arrived when it is handed out belongs to its reader alone. Any other one is shared with the
+//! driver ([`held`](super::held)), which can end it though nobody reads it.
+
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use h2::RecvStream;
+use http_body::{Frame, SizeHint};
+
+use super::classify;
+use super::held::Shared;
+use super::tail::{Tail, Upstream};
+use crate::error::Error;
+
+/// The response half of a stream in h2's hands, with what is left of the request half.
+pub(super) struct Live {
+    // The order matters: h2 forgets the stream before the slot is free.
+    incoming: RecvStream,
+    upstream: Upstream,
+    data_over: bool,
+}
+
+/// What a poll found.
+pub(super) enum Step {
+    Frame(Frame<Bytes>),
+    /// Nothing comes after it.
+    Last(Frame<Bytes>),
+    End,
+    Failed(Error),
+}
+
+impl Live {
+    pub(super) fn tail(&self) -> &Tail {
+        self.upstream.tail()
+    }
+
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
+        loop {
+            if self.data_over {
+                return Poll::Ready(match ready!(self.incoming.poll_trailers(cx)) {
+                    Ok(Some(trailers)) => Step::Last(Frame::trailers(trailers)),
+                    Ok(None) => Step::End,
+                    Err(error) => Step::Failed(self.describe(error)),
+                });
+            }
+            match ready!(self.incoming.poll_data(cx)) {
+                Some(Ok(data)) => {
+                    self.taken(data.len());
+                    match (self.incoming.is_end_stream(), data.is_empty()) {
+                        (false, false) => return Poll::Ready(Step::Frame(Frame::data(data))),
+                        (true, false) => return Poll::Ready(Step::Last(Frame::data(data))),
+                        (true, true) => return Poll::Ready(Step::End),
+                        (false, true) => {}
+                    }
+                }
+                Some(Err(error)) => return Poll::Ready(Step::Failed(self.describe(error))),
+                None => self.data_over = true,
+            }
+        }
+    }
+
+    /// The reader took a frame: the server may send as much again.
+    fn taken(&mut self, bytes: usize) {
+        let tail = self.upstream.tail();
+        let control = tail.control();
+        // h2 may wake the driver, which then looks at the meter.
+        control.meter.release(tail.id(), bytes as u64);
+        // Fails only for a stream that is over, whose window nobody needs.
+        let _ = self.incoming.flow_control().release_capacity(bytes);
+        control.unread_fell();
+    }
+
+    fn describe(&self, error: h2::Error) -> Error {
+        let tail = self.tail();
+        match tail.cut() {
+            Some(cut) => cut.clone().in_body(),
+            None => classify::in_body(tail.control(), tail.violation(), error),
+        }
+    }
+
+    /// The response half is over; the upload, if it still goes on.
+    fn end(self) -> Option<Upstream> {
+        drop(self.incoming);
+        Some(self.upstream).filter(Upstream::is_running)
+    }
+}
+
+/// See [`Body`](super::Body).
+pub(super) struct H2Body {
+    source: Source,
+    /// The request, while it outlives the response: it goes on until it is done or this body is dropped.
+    upload: Option<Upstream>,
+    /// Bytes still to come, where the server told.
+    left: Option<u64>,
+}
+
+enum Source {
+    Over,
+    Own(Live),
+    Shared(Shared),
+}
+
+impl H2Body {
+    /// `length` is what `content-length` said.
+    pub(super) fn new(incoming: RecvStream, upstream: Upstream, length: Option<u64>) -> Self {
+        let over = incoming.is_end_stream();
+        let live = Live {
+            incoming,
+            upstream,
+            data_over: false,
+        };
+        let (source, upload) = if over {
+            (Source::Over, live.end())
+        } else {
+            (Source::new(live), None)
+        };
+        Self {
+            source,
+            upload,
+            left: length,
+        }
+    }
+
+    pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let step = match &mut self.source {
+            Source::Over => return Poll::Ready(None),
+            Source::Own(live) => ready!(live.poll(cx)),
+            Source::Shared(held) => ready!(held.poll(cx)),
+        };
+        Poll::Ready(match step {
+            Step::Frame(frame) => Some(Ok(self.count(frame))),
+            Step::Last(frame) => {
+                self.end();
+                Some(Ok(self.count(frame)))
+            }
+            Step::End => {
+                self.end();
+                None
+            }
+            Step::Failed(error) => {
+                self.source = Source::Over;
+                Some(Err(error))
+            }
+        })
+    }
+
+    fn count(&mut self, frame: Frame<Bytes>) -> Frame<Bytes> {
+        if let (Some(left), Some(data)) = (&mut self.left, frame.data_ref()) {
+            *left = left.saturating_sub(data.len() as u64);
+        }
+        frame
+    }
+
+    fn end(&mut self) {
+        let live = match std::mem::replace(&mut self.source, Source::Over) {
+            Source::Over => None,
+            Source::Own(live) => Some(live),
+            Source::Shared(held) => held.take(),
+        };
+        self.upload = live.and_then(Live::end);
+    }
+
+    pub(super) fn is_end_stream(&self) -> bool {
+        matches!(self.source, Source::Over)
+    }
+
+    pub(super) fn size_hint(&self) -> SizeHint {
+        match (self.is_end_stream(), self.left) {
+            (true, _) => SizeHint::with_exact(0),
+            (false, Some(left)) => SizeHint::with_exact(left),
+            (false, None) => SizeHint::default(),
+        }
+    }
+}
+
+impl Source {
+    /// What has arrived whole needs the driver only for `body_idle_timeout`.
+    fn new(live: Live) -> Self {
+        let tail = live.tail();
+        let control = Arc::clone(tail.control());
+        if !control.bodies.is_timed() && control.meter.is_settled(tail.id()) {
+            return Self::Own(live);
+        }
+        Self::Shared(Shared::new(control, live))
+    }
+}

@@ -1,0 +1,9 @@
+//! What happens on one HTTP/2 session, seen from both ends: a pool in memory on a paused clock, against a peer that
+//! speaks frame by frame.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod bench;
+mod bodies;
+mod flow;
