@@ -76,8 +76,12 @@ impl Client for Baseline {
         self.until(&request, |_| true).await
     }
 
-    fn connections(&self) -> Option<usize> {
+    fn opened(&self) -> Option<u64> {
         None
+    }
+
+    fn state(&self) -> String {
+        String::new()
     }
 }
 

@@ -86,8 +86,11 @@ pub(crate) trait Client: Clone + Send + Sync + 'static {
         request: Request<Payload>,
     ) -> impl Future<Output = Result<Answer, Unanswered>> + Send;
 
-    /// How many connections are open, where the client tells.
-    fn connections(&self) -> Option<usize>;
+    /// How many connections were opened so far, where the client tells.
+    fn opened(&self) -> Option<u64>;
+
+    /// What the client tells of its state, for the report of a failure.
+    fn state(&self) -> String;
 }
 
 /// The body of a request: pieces that are there already, so that a request can be made anew.

@@ -26,6 +26,7 @@ mod client;
 mod context;
 mod fixtures;
 mod matrix;
+mod pooled;
 mod process;
 mod report;
 mod run;
@@ -35,6 +36,8 @@ mod site;
 
 use std::process::ExitCode;
 
+use crate::baseline::Baseline;
+use crate::pooled::Pooled;
 use crate::report::say;
 use crate::run::Plan;
 
@@ -44,7 +47,8 @@ pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
 #[tokio::main]
 async fn main() -> ExitCode {
     let done = match Plan::from_environment() {
-        Ok(plan) => plan.carry_out::<baseline::Baseline>().await,
+        Ok(plan) if plan.baseline() => plan.carry_out::<Baseline>().await,
+        Ok(plan) => plan.carry_out::<Pooled>().await,
         Err(error) => Err(error),
     };
     match done {

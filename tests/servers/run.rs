@@ -30,6 +30,7 @@ pub(crate) struct Plan {
     left_out: Vec<&'static str>,
     list: bool,
     write_table: bool,
+    baseline: bool,
 }
 
 impl Plan {
@@ -51,7 +52,17 @@ impl Plan {
             left_out,
             list: flags.iter().any(|flag| flag == "--list"),
             write_table: env::var("H2POOL_WRITE_TABLE").is_ok_and(|value| value == "1"),
+            baseline: match env::var("H2POOL_CLIENT").as_deref() {
+                Ok("hyper") => true,
+                Ok("pool") | Err(_) => false,
+                Ok(other) => return Err(format!("H2POOL_CLIENT is pool or hyper, not {other}").into()),
+            },
         })
+    }
+
+    /// Whether hyper-util's client is driven instead of the pool.
+    pub(crate) fn baseline(&self) -> bool {
+        self.baseline
     }
 
     /// Runs it; whether all went well.
@@ -177,22 +188,22 @@ async fn drive<C: Client>(
     case: &Case<C>,
     server: Arc<Running>,
 ) -> Result<String, Failure> {
+    let client = C::build(&case.options)?;
     let context = Context {
         case: case.name,
-        client: C::build(&case.options)?,
+        client: client.clone(),
         server,
         settings: case.settings,
         can: fixture.can,
     };
     let task = tokio::spawn((case.run)(context));
     let stop = task.abort_handle();
-    match timeout(CASE, task).await {
+    let done = match timeout(CASE, task).await {
         Ok(done) => done?,
-        Err(_) => {
-            stop.abort();
-            Err(format!("not done after {CASE:?}").into())
-        }
-    }
+        Err(_) => Err(format!("not done after {CASE:?}").into()),
+    };
+    stop.abort();
+    done.map_err(|error| format!("{error}\n{}", client.state()).into())
 }
 
 fn line(outcome: &Outcome) -> Option<String> {

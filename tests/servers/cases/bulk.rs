@@ -18,8 +18,8 @@ pub(crate) async fn gets<C: Client>(context: Context<C>) -> Result<String, Failu
         )
         .await?;
     // P7: never more connections than allowed, however many ask at once.
-    match context.client.connections() {
-        Some(open) if open > C::CONNECTIONS => Err(format!("{open} connections").into()),
+    match context.client.opened() {
+        Some(opened) if opened > C::CONNECTIONS as u64 => Err(format!("{opened} connections").into()),
         _ => Ok(NOTHING),
     }
 }
