@@ -9,6 +9,7 @@
 //! - `H2POOL_SKIP_SERVERS=caddy,envoy` leaves servers out; the last line says so
 //! - `H2POOL_WRITE_TABLE=1` writes `docs/servers.md`
 //! - `H2POOL_CLIENT=hyper` drives hyper-util's client instead of the pool, to tell a server's fault from ours
+//! - `H2POOL_TRACE=1` prints the pool's events, `H2POOL_TRACE=h2` the frames too
 //!
 //! A server that cannot be started fails the run. On failure the servers' configuration and logs are left behind.
 
@@ -36,6 +37,11 @@ mod site;
 
 use std::process::ExitCode;
 
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::fmt;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
 use crate::baseline::Baseline;
 use crate::pooled::Pooled;
 use crate::report::say;
@@ -46,6 +52,7 @@ pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 #[tokio::main]
 async fn main() -> ExitCode {
+    trace();
     let done = match Plan::from_environment() {
         Ok(plan) if plan.baseline() => plan.carry_out::<Baseline>().await,
         Ok(plan) => plan.carry_out::<Pooled>().await,
@@ -59,4 +66,19 @@ async fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Prints the pool's events, and with `H2POOL_TRACE=h2` the frames too.
+fn trace() {
+    let Ok(wanted) = std::env::var("H2POOL_TRACE") else {
+        return;
+    };
+    let mut targets = Targets::new().with_target("h2pool", LevelFilter::TRACE);
+    if wanted == "h2" {
+        targets = targets.with_target("h2::codec", LevelFilter::DEBUG);
+    }
+    tracing_subscriber::registry()
+        .with(fmt::layer().with_writer(std::io::stderr))
+        .with(targets)
+        .init();
 }
