@@ -1,18 +1,16 @@
-//! The pool, as its users have it: all defaults but the certificates.
+//! The pool, as its users have it: all defaults but the certificates; and its retry layer where a request is idempotent.
 
-use std::time::Duration;
-
+use bytes::Bytes;
+use h2pool::retry::RetryPolicy;
 use h2pool::{Error, H2Pool};
-use http::Request;
-use http_body_util::BodyExt;
+use http::{Request, Response};
+use http_body::Body;
+use http_body_util::{BodyExt, Full};
+use tower::{BoxError, ServiceBuilder, ServiceExt, service_fn};
 
 use crate::Failure;
 use crate::certs::Tls;
 use crate::client::{Answer, Client, Options, Payload, TlsVersions, Unanswered};
-
-/// How often an idempotent request is sent at most, and how long the client waits in between.
-const ATTEMPTS: u32 = 100;
-const PAUSE: Duration = Duration::from_millis(50);
 
 /// The pool.
 #[derive(Clone)]
@@ -33,24 +31,17 @@ impl Client for Pooled {
     }
 
     async fn send(&self, request: Request<Payload>) -> Result<Answer, Unanswered> {
-        let response = self.0.request(request).await.map_err(unanswered)?;
-        let (parts, body) = response.into_parts();
-        let body = body.collect().await.map_err(unanswered)?.to_bytes();
-        Ok(Answer {
-            status: parts.status,
-            version: parts.version,
-            body,
-        })
+        let done = self.exchange(request).await;
+        done.map(answer)
+            .map_err(|error| Unanswered::new(&error, error.is_unprocessed()))
     }
 
     async fn send_again(&self, request: Request<Payload>) -> Result<Answer, Unanswered> {
-        let mut attempt = 0;
-        loop {
-            match self.send(request.clone()).await {
-                Err(_) if attempt < ATTEMPTS => attempt += 1,
-                done => return done,
-            }
-            tokio::time::sleep(PAUSE).await;
+        let pool = service_fn(|request| self.exchange(request));
+        let service = ServiceBuilder::new().layer(RetryPolicy::default()).service(pool);
+        match service.oneshot(request).await {
+            Ok(response) => Ok(answer(response)),
+            Err(error) => Err(Unanswered::new(error.as_ref(), false)),
         }
     }
 
@@ -63,6 +54,25 @@ impl Client for Pooled {
     }
 }
 
-fn unanswered(error: Error) -> Unanswered {
-    Unanswered::new(&error, error.is_unprocessed())
+impl Pooled {
+    /// Sends a request and reads the body too, so that one which breaks off is a failure that the retry layer sees.
+    async fn exchange<B>(&self, request: Request<B>) -> Result<Response<Full<Bytes>>, Error>
+    where
+        B: Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<BoxError>,
+    {
+        let (parts, body) = self.0.request(request).await?.into_parts();
+        let body = body.collect().await?.to_bytes();
+        Ok(Response::from_parts(parts, Full::new(body)))
+    }
+}
+
+fn answer(response: Response<Full<Bytes>>) -> Answer {
+    let (parts, body) = response.into_parts();
+    Answer {
+        status: parts.status,
+        version: parts.version,
+        body: body.into_inner().unwrap_or_default(),
+    }
 }

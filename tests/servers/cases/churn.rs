@@ -40,12 +40,11 @@ pub(crate) async fn restart<C: Client>(context: Context<C>) -> Result<String, Fa
     let load = context.each(TOTAL, 40, |context, number| {
         let (finished, due) = (Arc::clone(&finished), Arc::clone(&due));
         async move {
-            context.get_small_again().await?;
-            let posted = context.post_count(number).await?;
+            let posted = get_and_post(&context, number).await;
             if (finished.fetch_add(1, Ordering::Relaxed) + 1) % EVERY == 0 {
                 due.notify_one();
             }
-            Ok((number, posted))
+            Ok((number, posted?))
         }
     });
     let (renewed, load) = tokio::join!(renew, load);
@@ -62,8 +61,7 @@ pub(crate) async fn idle<C: Client>(context: Context<C>) -> Result<String, Failu
     for round in 0..ROUNDS {
         let sent = context.each(AT_ONCE, AT_ONCE, |context, number| async move {
             let number = round * AT_ONCE + number;
-            context.get_small_again().await?;
-            Ok((number, context.post_count(number).await?))
+            Ok((number, get_and_post(&context, number).await?))
         });
         done.extend(sent.await?);
         // From a little before the server's time to a little after: the point is the race.
@@ -79,6 +77,15 @@ pub(crate) async fn idle<C: Client>(context: Context<C>) -> Result<String, Failu
     answered_or_reported(&context, done)
 }
 
+/// A GET that must be answered, then a POST that may fail.
+async fn get_and_post<C: Client>(
+    context: &Context<C>,
+    number: usize,
+) -> Result<Result<(), Unanswered>, Failure> {
+    context.get_small_again().await?;
+    context.post_count(number).await
+}
+
 /// Every answered request was processed once; of those that were not answered, none twice, and none at all where the
 /// client says so.
 fn answered_or_reported<C: Client>(
@@ -87,28 +94,21 @@ fn answered_or_reported<C: Client>(
 ) -> Result<String, Failure> {
     let counts = context.server.counts()?;
     let total = done.len();
-    let mut reported = 0;
+    let mut reported = Vec::new();
     for (number, result) in done {
-        let allowed = match &result {
-            Ok(()) => 1..=1,
-            Err(Unanswered {
-                unprocessed: true, ..
-            }) => 0..=0,
-            Err(_) => 0..=1,
-        };
-        reported += usize::from(result.is_err());
-        let outcome = || {
-            result
-                .as_ref()
-                .map_or_else(ToString::to_string, |()| "answered".to_owned())
+        let (allowed, outcome) = match result {
+            Ok(()) => (1..=1, "answered".to_owned()),
+            Err(error) => {
+                reported.push(error.to_string());
+                (0..=u32::from(!error.unprocessed), error.to_string())
+            }
         };
         context
             .count_of(&counts, number, allowed)
-            .map_err(|error| format!("{error}: {}", outcome()))?;
+            .map_err(|error| format!("{error}: {outcome}"))?;
     }
-    Ok(if reported == 0 {
-        String::new()
-    } else {
-        format!("{reported} of {total} POSTs reported")
+    Ok(match reported.first() {
+        Some(first) => format!("{} of {total} POSTs reported, such as: {first}", reported.len()),
+        None => String::new(),
     })
 }
