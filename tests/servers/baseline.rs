@@ -18,7 +18,7 @@ use tokio::sync::Semaphore;
 
 use crate::Failure;
 use crate::certs::Tls;
-use crate::client::{Answer, Client, Options, Payload, TlsVersions, Unanswered};
+use crate::client::{Answer, Client, Counters, Options, Payload, TlsVersions, Unanswered};
 
 /// How often a request is sent at most, and how long the client waits in between.
 const ATTEMPTS: u32 = 1_000;
@@ -76,7 +76,7 @@ impl Client for Baseline {
         self.until(&request, |_| true).await
     }
 
-    fn opened(&self) -> Option<u64> {
+    fn counters(&self) -> Option<Counters> {
         None
     }
 

@@ -67,6 +67,15 @@ impl fmt::Display for Unanswered {
 
 impl StdError for Unanswered {}
 
+/// What a client counts.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Counters {
+    /// Connections opened.
+    pub(crate) opened: u64,
+    /// Requests sent again because the server refused them, those sent before its SETTINGS apart.
+    pub(crate) replays: u64,
+}
+
 /// What the matrix needs of a client.
 pub(crate) trait Client: Clone + Send + Sync + 'static {
     /// What it is called.
@@ -86,8 +95,8 @@ pub(crate) trait Client: Clone + Send + Sync + 'static {
         request: Request<Payload>,
     ) -> impl Future<Output = Result<Answer, Unanswered>> + Send;
 
-    /// How many connections were opened so far, where the client tells.
-    fn opened(&self) -> Option<u64>;
+    /// What the client counted so far, where it does.
+    fn counters(&self) -> Option<Counters>;
 
     /// What the client tells of its state, for the report of a failure.
     fn state(&self) -> String;

@@ -1,16 +1,15 @@
 //! The pool, as its users have it: all defaults but the certificates; and its retry layer where a request is idempotent.
 
-use bytes::Bytes;
 use h2pool::retry::RetryPolicy;
 use h2pool::{Error, H2Pool};
 use http::{Request, Response};
 use http_body::Body;
-use http_body_util::{BodyExt, Full};
-use tower::{BoxError, ServiceBuilder, ServiceExt, service_fn};
+use http_body_util::BodyExt;
+use tower::{ServiceBuilder, ServiceExt};
 
 use crate::Failure;
 use crate::certs::Tls;
-use crate::client::{Answer, Client, Options, Payload, TlsVersions, Unanswered};
+use crate::client::{Answer, Client, Counters, Options, Payload, TlsVersions, Unanswered};
 
 /// The pool.
 #[derive(Clone)]
@@ -31,22 +30,31 @@ impl Client for Pooled {
     }
 
     async fn send(&self, request: Request<Payload>) -> Result<Answer, Unanswered> {
-        let done = self.exchange(request).await;
-        done.map(answer)
-            .map_err(|error| Unanswered::new(&error, error.is_unprocessed()))
+        let done = async { read(self.0.request(request).await?).await };
+        done.await
+            .map_err(|error: Error| Unanswered::new(&error, error.is_unprocessed()))
     }
 
     async fn send_again(&self, request: Request<Payload>) -> Result<Answer, Unanswered> {
-        let pool = service_fn(|request| self.exchange(request));
-        let service = ServiceBuilder::new().layer(RetryPolicy::default()).service(pool);
-        match service.oneshot(request).await {
-            Ok(response) => Ok(answer(response)),
-            Err(error) => Err(Unanswered::new(error.as_ref(), false)),
+        let service = ServiceBuilder::new()
+            .layer(RetryPolicy::default())
+            .service(self.0.clone());
+        loop {
+            let response = service.clone().oneshot(request.clone()).await;
+            let response = response.map_err(|error| Unanswered::new(error.as_ref(), false))?;
+            // The layer has done its part when it has the head. A body that breaks off is the caller's to ask for again.
+            if let Ok(answer) = read(response).await {
+                return Ok(answer);
+            }
         }
     }
 
-    fn opened(&self) -> Option<u64> {
-        Some(self.0.stats().sessions_opened)
+    fn counters(&self) -> Option<Counters> {
+        let stats = self.0.stats();
+        Some(Counters {
+            opened: stats.sessions_opened,
+            replays: stats.replays,
+        })
     }
 
     fn state(&self) -> String {
@@ -54,25 +62,11 @@ impl Client for Pooled {
     }
 }
 
-impl Pooled {
-    /// Sends a request and reads the body too, so that one which breaks off is a failure that the retry layer sees.
-    async fn exchange<B>(&self, request: Request<B>) -> Result<Response<Full<Bytes>>, Error>
-    where
-        B: Body + Send + 'static,
-        B::Data: Send,
-        B::Error: Into<BoxError>,
-    {
-        let (parts, body) = self.0.request(request).await?.into_parts();
-        let body = body.collect().await?.to_bytes();
-        Ok(Response::from_parts(parts, Full::new(body)))
-    }
-}
-
-fn answer(response: Response<Full<Bytes>>) -> Answer {
+async fn read<B: Body>(response: Response<B>) -> Result<Answer, B::Error> {
     let (parts, body) = response.into_parts();
-    Answer {
+    Ok(Answer {
         status: parts.status,
         version: parts.version,
-        body: body.into_inner().unwrap_or_default(),
-    }
+        body: body.collect().await?.to_bytes(),
+    })
 }

@@ -80,12 +80,11 @@ impl Plan {
         }
         let start = now();
         let mut site = Site::create()?;
-        let rows: Vec<Result<Row, Failure>> = stream::iter(fixtures)
+        let rows: Vec<Row> = stream::iter(fixtures)
             .map(|fixture| self.serve::<C>(fixture, &site))
             .buffered(AT_ONCE)
             .collect()
             .await;
-        let rows: Vec<Row> = rows.into_iter().collect::<Result<_, _>>()?;
         let well = rows.iter().all(|row| row.failed() == 0);
         if !well {
             say(&format!(
@@ -119,34 +118,36 @@ impl Plan {
     }
 
     /// All cases on one server.
-    async fn serve<C: Client>(&self, fixture: &'static Fixture, site: &Site) -> Result<Row, Failure> {
-        let version = version(fixture.version)?;
-        let mut outcomes = Vec::new();
-        let mut running: Option<(Settings, Arc<Running>)> = None;
-        for case in cases::<C>()
-            .iter()
-            .filter(|case| self.wants_case(fixture, case.name))
-        {
-            let start = now();
-            let outcome = if case.suits(&fixture.can) {
-                one(fixture, site, case, &mut running).await
-            } else {
-                Outcome::Impossible
-            };
-            if let Some(line) = line(&outcome) {
-                let (server, case) = (fixture.name, case.name);
-                say(&format!(
-                    "{server}/{case}: {line} ({} ms)",
-                    start.elapsed().as_millis()
-                ));
-            }
-            outcomes.push((case.name, outcome));
-        }
-        Ok(Row {
+    async fn serve<C: Client>(&self, fixture: &'static Fixture, site: &Site) -> Row {
+        let cases = cases::<C>();
+        let cases = cases.iter().filter(|case| self.wants_case(fixture, case.name));
+        let mut row = Row {
             fixture,
-            version,
-            outcomes,
-        })
+            version: "not there".to_owned(),
+            outcomes: Vec::new(),
+        };
+        match version(fixture.version) {
+            Ok(version) => row.version = version,
+            Err(error) => {
+                say(&format!("{}: FAILED: {error}", fixture.name));
+                row.outcomes
+                    .extend(cases.map(|case| (case.name, Outcome::Failed)));
+                return row;
+            }
+        }
+        let mut running: Option<(Settings, Arc<Running>)> = None;
+        for case in cases {
+            if !case.suits(&fixture.can) {
+                row.outcomes.push((case.name, Outcome::Impossible));
+                continue;
+            }
+            let start = now();
+            let (outcome, line) = one(fixture, site, case, &mut running).await;
+            let took = start.elapsed().as_millis();
+            say(&format!("{}/{}: {line} ({took} ms)", fixture.name, case.name));
+            row.outcomes.push((case.name, outcome));
+        }
+        row
     }
 
     fn table<C: Client>(&self, rows: &[Row]) -> Result<(), Failure> {
@@ -158,13 +159,13 @@ impl Plan {
     }
 }
 
-/// One case, on the server that runs already if it was started with the same settings.
+/// One case, on the server that runs already if it was started with the same settings; with what there is to say.
 async fn one<C: Client>(
     fixture: &'static Fixture,
     site: &Site,
     case: &Case<C>,
     running: &mut Option<(Settings, Arc<Running>)>,
-) -> Outcome {
+) -> (Outcome, String) {
     let server = match running {
         Some((settings, server)) if *settings == case.settings => Arc::clone(server),
         _ => {
@@ -172,13 +173,17 @@ async fn one<C: Client>(
             *running = None;
             match Running::start(fixture, site, &case.settings).await {
                 Ok(server) => Arc::clone(&running.insert((case.settings, Arc::new(server))).1),
-                Err(error) => return Outcome::Failed(format!("cannot be started: {error}")),
+                Err(error) => return (Outcome::Failed, format!("FAILED: cannot be started: {error}")),
             }
         }
     };
     match drive(fixture, case, Arc::clone(&server)).await {
-        Ok(note) => Outcome::Passed(note),
-        Err(error) => Outcome::Failed(format!("{error}\n{}", server.tail().await)),
+        Ok(note) if note.is_empty() => (Outcome::Passed, "ok".to_owned()),
+        Ok(note) => (Outcome::Passed, format!("ok, {note}")),
+        Err(error) => (
+            Outcome::Failed,
+            format!("FAILED: {error}\n{}", server.tail().await),
+        ),
     }
 }
 
@@ -204,15 +209,6 @@ async fn drive<C: Client>(
     };
     stop.abort();
     done.map_err(|error| format!("{error}\n{}", client.state()).into())
-}
-
-fn line(outcome: &Outcome) -> Option<String> {
-    match outcome {
-        Outcome::Passed(note) if note.is_empty() => Some("ok".to_owned()),
-        Outcome::Passed(note) => Some(format!("ok, {note}")),
-        Outcome::Impossible => None,
-        Outcome::Failed(why) => Some(format!("FAILED: {why}")),
-    }
 }
 
 #[expect(

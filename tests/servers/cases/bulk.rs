@@ -1,7 +1,7 @@
 //! Many requests at once to a server that stays as it is: none may fail.
 
 use crate::Failure;
-use crate::client::{Client, get, post, post_in_pieces};
+use crate::client::{Client, Counters, get, post, post_in_pieces};
 use crate::context::{Context, same};
 use crate::site::{big, upload};
 
@@ -18,8 +18,10 @@ pub(crate) async fn gets<C: Client>(context: Context<C>) -> Result<String, Failu
         )
         .await?;
     // P7: never more connections than allowed, however many ask at once.
-    match context.client.opened() {
-        Some(opened) if opened > C::CONNECTIONS as u64 => Err(format!("{opened} connections").into()),
+    match context.client.counters() {
+        Some(Counters { opened, .. }) if opened > C::CONNECTIONS as u64 => {
+            Err(format!("{opened} connections").into())
+        }
         _ => Ok(NOTHING),
     }
 }
@@ -70,6 +72,11 @@ pub(crate) async fn limited<C: Client>(context: Context<C>) -> Result<String, Fa
     context.each(TOTAL, 200, get_or_post).await?;
     context.counted_once(TOTAL)?;
     let streams = context.settings.streams.unwrap_or(0) as usize;
+    // P4: once the limit is known, nothing is sent beyond it, hence nothing is refused.
+    match context.client.counters() {
+        Some(Counters { replays: 1.., .. }) => return Err("the limit was exceeded".into()),
+        _ => {}
+    }
     if context.can.application && (1..=3).contains(&streams) {
         hold(&context, streams * C::CONNECTIONS).await?;
     }
