@@ -6,9 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use futures_util::StreamExt;
-use futures_util::stream;
 use http::{Request, StatusCode, Version};
+use tokio::task::JoinSet;
 
 use crate::Failure;
 use crate::client::{Answer, Client, Payload, Unanswered, get, post};
@@ -110,6 +109,7 @@ impl<C: Client> Context<C> {
     }
 
     /// Runs a task for each number, so many at a time, all to their end; the first failure with how many there were.
+    /// When it is dropped, so are the tasks.
     pub(crate) async fn each<T, F>(
         &self,
         total: usize,
@@ -120,11 +120,16 @@ impl<C: Client> Context<C> {
         T: Send + 'static,
         F: Future<Output = Result<T, Failure>> + Send + 'static,
     {
-        let tasks = (0..total).map(|number| {
-            let task = tokio::spawn(task(self.clone(), number));
-            async { task.await? }
-        });
-        let done: Vec<Result<T, Failure>> = stream::iter(tasks).buffer_unordered(at_once).collect().await;
+        let (mut next, mut running) = (0, JoinSet::new());
+        let mut done: Vec<Result<T, Failure>> = Vec::with_capacity(total);
+        while done.len() < total {
+            if next < total && running.len() < at_once {
+                running.spawn(task(self.clone(), next));
+                next += 1;
+            } else if let Some(ended) = running.join_next().await {
+                done.push(ended.unwrap_or_else(|panicked| Err(panicked.into())));
+            }
+        }
         let failed = done.iter().filter(|result| result.is_err()).count();
         done.into_iter()
             .collect::<Result<_, _>>()

@@ -73,9 +73,8 @@ pub(crate) async fn limited<C: Client>(context: Context<C>) -> Result<String, Fa
     context.counted_once(TOTAL)?;
     let streams = context.settings.streams.unwrap_or(0) as usize;
     // P4: once the limit is known, nothing is sent beyond it, hence nothing is refused.
-    match context.client.counters() {
-        Some(Counters { replays: 1.., .. }) => return Err("the limit was exceeded".into()),
-        _ => {}
+    if let Some(Counters { replays: 1.., .. }) = context.client.counters() {
+        return Err("the limit was exceeded".into());
     }
     if context.can.application && (1..=3).contains(&streams) {
         hold(&context, streams * C::CONNECTIONS).await?;
