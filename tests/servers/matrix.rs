@@ -20,6 +20,8 @@ pub(crate) struct Case<C> {
     pub(crate) options: Options,
     /// Answers with what is worth saying beside the result, or nothing.
     pub(crate) run: Run<C>,
+    /// How often, each time with a client of its own.
+    pub(crate) rounds: usize,
 }
 
 impl<C> Case<C> {
@@ -30,12 +32,18 @@ impl<C> Case<C> {
             settings: Settings::default(),
             options: Options::default(),
             run,
+            rounds: 1,
         }
     }
 
     fn settings(mut self, settings: Settings) -> Self {
         self.options.h1_only = settings.h1_only;
         self.settings = settings;
+        self
+    }
+
+    fn rounds(mut self, rounds: usize) -> Self {
+        self.rounds = rounds;
         self
     }
 
@@ -83,9 +91,11 @@ pub(crate) fn cases<C: Client>() -> Vec<Case<C>> {
         }),
         Case::new(
             "downloads",
-            "100 downloads of 1 MB at once, byte-identical",
+            "100 downloads of 1 MB at once, byte-identical, three times over fresh connections",
             |c| Box::pin(bulk::downloads(c)),
-        ),
+        )
+        // The first burst meets a server whose limits and windows are not known yet.
+        .rounds(3),
         Case::new(
             "default limit",
             "the server's own limit of streams, 200 requests at once",

@@ -177,14 +177,21 @@ async fn one<C: Client>(
             }
         }
     };
-    match drive(fixture, case, Arc::clone(&server)).await {
-        Ok(note) if note.is_empty() => (Outcome::Passed, "ok".to_owned()),
-        Ok(note) => (Outcome::Passed, format!("ok, {note}")),
-        Err(error) => (
-            Outcome::Failed,
-            format!("FAILED: {error}\n{}", server.tail().await),
-        ),
+    let mut notes = Vec::new();
+    for _ in 0..case.rounds {
+        match drive(fixture, case, Arc::clone(&server)).await {
+            Ok(note) if note.is_empty() => {}
+            Ok(note) => notes.push(note),
+            Err(error) => {
+                return (
+                    Outcome::Failed,
+                    format!("FAILED: {error}\n{}", server.tail().await),
+                );
+            }
+        }
     }
+    let notes: String = notes.iter().map(|note| format!(", {note}")).collect();
+    (Outcome::Passed, format!("ok{notes}"))
 }
 
 /// Runs a case in a task, so that a panic is a failure like any other.
@@ -207,8 +214,10 @@ async fn drive<C: Client>(
         Ok(done) => done?,
         Err(_) => Err(format!("not done after {CASE:?}").into()),
     };
+    // Before what still runs is dropped, so that a hanging case shows what hangs.
+    let state = client.state();
     stop.abort();
-    done.map_err(|error| format!("{error}\n{}", client.state()).into())
+    done.map_err(|error| format!("{error}\n{state}").into())
 }
 
 #[expect(
