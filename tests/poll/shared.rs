@@ -155,6 +155,20 @@ async fn somebody_who_comes_as_the_last_one_leaves_is_served() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_poll_that_nobody_had_time_for_goes_on_for_the_next_one() {
+    // W4: the round ends when all time is over; a caller who is not polled any more keeps the poll from ending.
+    let (wait, log) = shared(&steady(), 3_000, 2);
+    let mut held = tokio_test::task::spawn(wait.wait(secs(3)));
+    tokio_test::assert_pending!(held.poll());
+    assert!(wait.wait(secs(3)).await.unwrap_err().is_timeout());
+    sleep(secs(2)).await;
+    assert_eq!(log.rounds().len(), 1);
+    assert_eq!(wait.wait(secs(60)).await.unwrap(), 2);
+    assert_eq!(log.rounds(), [(0, 3), (5, 30)]);
+    assert!(held.is_woken());
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_error_that_ends_the_wait_ends_it_for_all() {
     // W4 W2
     let wait = steady().share(

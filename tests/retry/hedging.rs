@@ -5,6 +5,7 @@ use std::sync::Arc;
 use h2pool::retry::{Attempts, ReplayBody, RetryBudget, RetryOptions, RetryPolicy};
 use http::{Request, Uri};
 use parking_lot::Mutex;
+use tower::{Service, ServiceExt};
 
 use crate::mock::{Alive, Answer, Body, Server, answer, get, millis, now, pause, post, read, reset, steady};
 
@@ -178,5 +179,21 @@ async fn dropping_the_future_cancels_both() {
     let base = alive.count();
     let dropped = tokio::time::timeout(millis(500), server.ask(&hedged(), get())).await;
     assert!(dropped.is_err());
+    assert_eq!((server.count(), alive.count()), (2, base));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_loser_is_cancelled_with_the_answer_not_with_the_future() {
+    // R15
+    let (server, alive) = server(&[(10_000, 500), (20, 200)]);
+    let base = alive.count();
+    let mut service = server.under(&hedged());
+    let mut held = tokio_test::task::spawn(service.ready().await.unwrap().call(get()));
+    for _ in 0..4 {
+        if held.poll().is_ready() {
+            break;
+        }
+        pause(60).await;
+    }
     assert_eq!((server.count(), alive.count()), (2, base));
 }
