@@ -11,8 +11,8 @@ use super::shell::Sim;
 #[derive(Debug)]
 pub(super) struct Before {
     in_use: Vec<(SessionId, u32)>,
-    /// Waiting, by group.
-    waiting: Vec<(Option<RuntimeId>, usize)>,
+    /// Waiting, and sessions to be opened ahead of need, by group.
+    groups: Vec<(Option<RuntimeId>, usize, u32)>,
     alone: bool,
     retry_at: Option<Instant>,
 }
@@ -26,8 +26,8 @@ impl Sim {
                 .snapshot()
                 .map(|session| (session.id, session.in_use))
                 .collect(),
-            waiting: groups
-                .map(|(_, group)| (group.runtime, self.model.waiting(group.runtime)))
+            groups: groups
+                .map(|(_, group)| (group.runtime, self.model.waiting(group.runtime), group.warm))
                 .collect(),
             alone: self.state.goes_alone(),
             retry_at: self.state.plan.retry_at,
@@ -43,11 +43,14 @@ impl Sim {
         self.check_wakes();
         for (slot, group) in &self.state.groups {
             self.check_bounds(group);
-            self.check_plan(slot, group, before);
+            self.check_plan(slot, group, before, timed);
         }
         if timed {
             let due = self.state.poll_timeout();
-            assert!(due.is_none_or(|due| due > self.now), "what is due was done (P16)");
+            assert!(
+                due.is_none_or(|due| due > self.state.now),
+                "what is due was done (P16)"
+            );
         }
     }
 
@@ -150,15 +153,14 @@ impl Sim {
         assert!(open + group.draining <= 2 * bound, "{group:?}");
     }
 
-    /// Dials are as many as demand justifies, and no fewer (P7, P14).
-    fn check_plan(&self, slot: usize, group: &Group, before: &Before) {
+    /// Dials are as many as demand justifies, and no fewer (P7, P14). The timer may also replace a session that did not
+    /// answer.
+    fn check_plan(&self, slot: usize, group: &Group, before: &Before, timed: bool) {
         let state = &self.state;
         let waiting = self.model.waiting(group.runtime);
-        let earlier = before
-            .waiting
-            .iter()
-            .find(|(runtime, _)| *runtime == group.runtime);
-        let most = waiting.max(earlier.map_or(0, |(_, waiting)| *waiting) + 1);
+        let earlier = before.groups.iter().find(|known| known.0 == group.runtime);
+        let (earlier, warm) = earlier.map_or((0, 0), |known| (known.1, known.2));
+        let most = waiting.max(earlier);
         let per = state.per_session() as usize;
         let coming = (group.dialing + group.fresh) as usize;
         let ordered = |order: &&super::super::DialOrder| {
@@ -168,7 +170,8 @@ impl Sim {
         let ordered = self.ordered.iter().filter(ordered).count();
         if ordered > 0 {
             let needed = most.div_ceil(per).max(group.fresh as usize) + group.retiring as usize;
-            let kept = group.active + group.dialing <= self.limits.min_sessions.max(self.limits.max_sessions);
+            let kept = self.limits.min_sessions.max(warm).max(self.warmed);
+            let kept = timed || group.active + group.dialing <= kept;
             let justified = coming <= needed || kept;
             assert!(justified, "{ordered} dials that nobody needs: {group:?}");
             let pausing = |at: Option<Instant>| at.is_some_and(|at| at > self.now);

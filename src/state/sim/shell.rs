@@ -28,6 +28,8 @@ pub struct Sim {
     pub(super) dials: Vec<DialOrder>,
     /// Sessions that the shell was told of and that have not ended; a few stale ids stay.
     pub(super) sessions: Vec<SessionId>,
+    /// Sessions to be opened ahead of need, asked for in this step.
+    pub(super) warmed: u32,
     /// Sessions that were told to end.
     pub(super) told: Vec<SessionId>,
     /// Woken in this step, in order.
@@ -52,6 +54,7 @@ impl Sim {
             waiters: Vec::new(),
             dials: Vec::new(),
             sessions: Vec::new(),
+            warmed: 0,
             told: Vec::new(),
             woken: Vec::new(),
             ordered: Vec::new(),
@@ -73,6 +76,7 @@ impl Sim {
         let before = self.observe();
         self.woken.clear();
         self.ordered.clear();
+        self.warmed = 0;
         act(self);
         self.drain();
         self.check(&before, timed);
@@ -137,7 +141,10 @@ impl Sim {
             }
             Op::PermitSettled | Op::Pass(_) => {}
             Op::Spurious => self.fire(),
-            Op::Backwards => self.state.handle_timeout(epoch()),
+            Op::Backwards => {
+                self.state.handle_timeout(epoch());
+                self.model.timeout(self.state.now);
+            }
             _ => self.session_op(op),
         }
     }
@@ -357,6 +364,7 @@ impl Sim {
         match op {
             Op::Warm { runtime, count } => {
                 let caller = self.caller(runtime);
+                self.warmed = u32::from(count);
                 self.state.warm(caller, u32::from(count), now);
             }
             Op::MarkH1Only(mark) => {
