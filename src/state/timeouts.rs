@@ -57,6 +57,9 @@ impl<C: Clone> OriginState<C> {
         } else if self.is_idle_too_long(slot, now) {
             self.drain(slot, Reason::Idle, now);
         }
+        if self.sessions[slot].phase == Phase::Draining {
+            self.draining_timeouts(slot, now);
+        }
     }
 
     /// Its time is up, or its server never said a word.

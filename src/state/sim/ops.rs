@@ -38,6 +38,7 @@ pub enum Op {
     SignOfLife(u8),
     Stalled(u8, bool),
     Goaway(u8),
+    Failing(u8),
     Worn(u8),
     Lost(u8),
     Warm {
@@ -86,7 +87,8 @@ impl Op {
             48 => Self::Refused(which),
             49 => Self::SignOfLife(which),
             50 => Self::Stalled(which, flag),
-            51..=52 => Self::Goaway(which),
+            51 => Self::Goaway(which),
+            52 => Self::Failing(which),
             53 => Self::Worn(which),
             54..=55 => Self::Lost(which),
             56 => Self::Warm {
@@ -100,7 +102,7 @@ impl Op {
             60..=61 => Self::Pass(Duration::from_millis(u64::from(which) * u64::from(how))),
             62 if flag => Self::Spurious,
             62 => Self::Backwards,
-            _ if which >= 250 => Self::Close(how),
+            _ if which >= 250 => Self::Close(how % 8),
             _ => Self::Pass(Duration::from_secs(u64::from(how) / 8)),
         }
     }

@@ -315,6 +315,7 @@ impl Sim {
         | Op::SignOfLife(which)
         | Op::Stalled(which, _)
         | Op::Goaway(which)
+        | Op::Failing(which)
         | Op::Worn(which)
         | Op::Lost(which)) = op
         else {
@@ -348,6 +349,7 @@ impl Sim {
                 self.model.stalled(id, stalled);
             }
             Op::Goaway(_) => self.state.handle_goaway(id, which, now),
+            Op::Failing(_) => self.state.handle_failing(id, which, now),
             Op::Worn(_) => self.state.handle_worn(id, now),
             _ => {
                 self.state.handle_closed(id, which, now);
@@ -375,6 +377,8 @@ impl Sim {
                 let runtime = self.caller(runtime).runtime;
                 self.end_runtime(runtime);
             }
+            Op::Close(1) => self.state.evict(now),
+            Op::Close(2) => self.state.close(now, None),
             Op::Close(grace) => {
                 self.state
                     .close(now, Some(now + Duration::from_secs(u64::from(grace))));

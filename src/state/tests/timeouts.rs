@@ -225,3 +225,15 @@ fn a_session_worn_by_what_the_timer_serves_is_retired_at_once() {
     assert_eq!(bench.granted(waiter), session);
     assert_eq!(bench.dials.len(), 1);
 }
+
+#[test]
+fn a_silent_session_whose_probe_goes_unanswered_at_the_same_moment_is_killed() {
+    // P3, P16, P19: the timer does not fire twice for one moment (the bench asserts it).
+    let mut bench = Bench::new(|limits| limits.probe_timeout = limits.connect_timeout);
+    let waiter = bench.queue();
+    let session = bench.connect();
+    assert_eq!(bench.granted(waiter), session);
+    bench.run(|state, now| state.park(session, now));
+    bench.pass(secs(10));
+    assert_eq!(bench.killed, [(session, Reason::Useless)]);
+}
