@@ -2,8 +2,9 @@
 //!
 //! It does not pass everything. A GOAWAY that arrives just after a request was handed to h2 reaches it as that request's
 //! error (hyper asks `poll_ready` again), though the server may cover and answer the stream: such a request is
-//! processed twice here. It takes a RST_STREAM (NO_ERROR) for the end of a body. And it bounds no connections: over HTTP/1.1, so many requests are let through at a time as the
-//! pool has connections.
+//! processed twice here. It takes a RST_STREAM (NO_ERROR) for the end of a body, so that a pass over it does not say that
+//! none came. And it bounds no connections: over HTTP/1.1, so many requests are let through at a time as the pool has
+//! connections.
 
 use std::error::Error as StdError;
 use std::sync::Arc;
