@@ -196,8 +196,9 @@ pub struct PoolConfig {
     ///
     /// Default true.
     pub adaptive_window: bool,
-    /// Bytes to which a stream's window may grow. With `adaptive_window`, at least `stream_window` and at
-    /// most `max_connection_window`.
+    /// Bytes to which a stream's window may grow; not beyond half of `max_connection_window`, so that
+    /// one unread body leaves room for others. With `adaptive_window`, at least `stream_window` and at most
+    /// `max_connection_window`.
     ///
     /// Default 16777216, allowed 1024..=2147483647.
     pub max_stream_window: u32,
@@ -234,7 +235,9 @@ pub struct PoolConfig {
     ///
     /// Default 0s, allowed 0s..=365days; 0 means off.
     pub header_timeout: Duration,
-    /// Time within a response's body without a frame of it being received or read.
+    /// Time within a response's body without a frame of it being read: because none came, or (over
+    /// HTTP/2) because the body is held and not polled. Then the stream is reset, and its window and slot come
+    /// back.
     ///
     /// Default 0s, allowed 0s..=365days; 0 means off.
     pub body_idle_timeout: Duration,

@@ -18,7 +18,7 @@ use crate::connect::ErasedConnect;
 use crate::error::{Error, Kind};
 use crate::origin::Key;
 use crate::session::meter::Bounds;
-use crate::session::{Patience, Tuning};
+use crate::session::{KeepAlive, Patience, Sizes, Tuning};
 use crate::state::h1_only::H1Only;
 use crate::state::{Limits, RuntimeId};
 use crate::stats::Counters;
@@ -255,12 +255,23 @@ fn limits(config: &PoolConfig) -> Limits {
 
 fn tuning(config: &PoolConfig) -> Tuning {
     Tuning {
-        stream_window: config.stream_window,
-        connection_window: config.connection_window,
+        windows: Sizes {
+            stream: config.stream_window,
+            connection: config.connection_window,
+        },
+        most_windows: config.adaptive_window.then_some(Sizes {
+            stream: config.max_stream_window,
+            connection: config.max_connection_window,
+        }),
         max_frame_size: config.max_frame_size,
         max_header_list_size: config.max_header_list_size,
         max_send_buffer: config.max_send_buffer,
         streams: config.streams_per_session,
+        keep_alive: some(config.keep_alive_interval).map(|interval| KeepAlive {
+            interval,
+            timeout: config.keep_alive_timeout,
+            while_idle: config.keep_alive_while_idle,
+        }),
         write_timeout: some(config.write_timeout),
         body_idle_timeout: some(config.body_idle_timeout),
         bounds: Bounds {

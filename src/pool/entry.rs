@@ -245,17 +245,17 @@ impl<O: Key> Observer for Entry<O> {
 
     fn closed(self: Arc<Self>, id: SessionId, cause: Error) {
         let (now, cause) = (clock::now(), self.name(cause));
-        let protocol_broken = cause.kind() == Kind::Protocol;
+        let known = match cause.kind() {
+            Kind::Protocol => Some(CloseReason::Protocol),
+            Kind::KeepAlive => Some(CloseReason::KeepAlive),
+            _ => None,
+        };
         let (ended, session) = run(&self, |inner| {
             let session = inner.take_handle(id);
             (inner.state.handle_closed(id, cause.clone(), now), session)
         });
         if let (Some(reason), Some(session)) = (ended, session) {
-            let reason = if protocol_broken {
-                CloseReason::Protocol
-            } else {
-                reason.into()
-            };
+            let reason = known.unwrap_or_else(|| reason.into());
             tracing::debug!(
                 target: "h2pool",
                 origin = %self.key.origin(),

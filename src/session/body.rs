@@ -24,7 +24,8 @@ use crate::error::{BoxError, Error, Kind};
 ///
 /// # Errors
 /// A frame is an [`Error`] whose [`is_body`](Error::is_body) is true when the stream was reset, the session ended or
-/// `body_idle_timeout` passed before the body's end.
+/// `body_idle_timeout` passed before the body's end, and when the server sent so many small frames that nobody read that
+/// they were a danger to the other streams.
 ///
 /// # Cancel safety
 /// Polling for frames is cancel safe: no data is lost.

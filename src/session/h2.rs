@@ -129,6 +129,11 @@ impl Control {
         self.flags.load(Ordering::Acquire) & KILL != 0
     }
 
+    /// Whether streams are open.
+    pub(super) fn is_busy(&self) -> bool {
+        self.open.load(Ordering::Acquire) > 0
+    }
+
     /// The driver waits until no more than `bytes` are unread; 0: it does not wait. It looks at
     /// [`Meter::unread_in_order`] after this.
     pub(super) fn stalled_above(&self, bytes: u64) {

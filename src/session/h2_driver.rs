@@ -8,19 +8,22 @@ use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::Connection as H2Connection;
-use h2::{Ping, PingPong};
-use tokio::time::Sleep;
 
 use super::alive::{Alive, Ending};
 use super::classify;
 use super::h2::{Control, H2};
 use super::held::{Bodies, Reaper};
+use super::keep_alive::{KeepAlive, Watch};
 use super::link::{Address, Observer};
 use super::meter::{Bounds, Meter, MeteredIo};
+use super::ping::Pings;
+use super::window::{Sizes, Windows};
+use super::writing::Writing;
+use crate::clock;
 use crate::connect::{Connection, Io};
 use crate::error::{Error, Kind};
 use crate::state::SessionId;
@@ -45,12 +48,14 @@ const HTTP_1_1_REQUIRED: u32 = 0xd;
 /// What the configuration says about HTTP/2 connections.
 #[derive(Clone, Debug)]
 pub(crate) struct Tuning {
-    pub(crate) stream_window: u32,
-    pub(crate) connection_window: u32,
+    pub(crate) windows: Sizes,
+    /// What the windows may grow to, where they grow.
+    pub(crate) most_windows: Option<Sizes>,
     pub(crate) max_frame_size: u32,
     pub(crate) max_header_list_size: u32,
     pub(crate) max_send_buffer: usize,
     pub(crate) streams: usize,
+    pub(crate) keep_alive: Option<KeepAlive>,
     /// How long the transport may take no bytes.
     pub(crate) write_timeout: Option<Duration>,
     /// How long a response body may stay without a frame of it being read.
@@ -64,17 +69,17 @@ type Wire = MeteredIo<Box<dyn Io>>;
 pub(crate) struct Driver {
     connection: H2Connection<Wire, Bytes>,
     control: Arc<Control>,
-    pings: Option<PingPong>,
-    /// A PING is under way.
-    pinging: bool,
+    pings: Pings,
     /// Frames seen when the probe was asked for, while it is unanswered.
     probing: Option<u64>,
     settings: u64,
     goaways: u32,
     worn: bool,
     stalled: bool,
-    /// Unread bytes above which the session gets no work, and down to which it does again.
-    stall_marks: (u64, u64),
+    windows: Windows,
+    /// The server has to be told of a new window for streams.
+    announce: bool,
+    keep_alive: Option<Watch>,
     writing: Option<Writing>,
     reaper: Option<Reaper>,
 }
@@ -91,8 +96,8 @@ pub(crate) async fn handshake(
     let mut builder = h2::client::Builder::new();
     builder
         .enable_push(false)
-        .initial_window_size(tuning.stream_window)
-        .initial_connection_window_size(tuning.connection_window)
+        .initial_window_size(tuning.windows.stream)
+        .initial_connection_window_size(tuning.windows.connection)
         .max_frame_size(tuning.max_frame_size)
         .max_header_list_size(tuning.max_header_list_size)
         .max_send_buffer_size(tuning.max_send_buffer)
@@ -116,18 +121,19 @@ pub(crate) async fn handshake(
         control: control.clone(),
     });
     let driver = Driver {
-        pings: connection.ping_pong(),
+        pings: Pings::new(connection.ping_pong()),
         connection,
         writing: tuning.write_timeout.map(Writing::new),
         reaper: Reaper::new(&control.bodies),
         control,
-        pinging: false,
         probing: None,
         settings: 0,
         goaways: 0,
         worn: false,
         stalled: false,
-        stall_marks: stall_marks(tuning.stream_window, tuning.connection_window),
+        windows: Windows::new(tuning.windows, tuning.most_windows),
+        announce: false,
+        keep_alive: tuning.keep_alive.map(Watch::new),
     };
     Ok((handle, driver))
 }
@@ -165,12 +171,24 @@ impl Driver {
         if let Poll::Ready(result) = ended {
             return Poll::Ready(self.why(result));
         }
-        self.poll_ping(cx, alive);
+        self.poll_pings(cx);
         if let Some(reaper) = &mut self.reaper {
             reaper.poll(&self.control.bodies, cx);
         }
+        self.poll_end(cx)
+    }
+
+    /// Reasons of our own to end it.
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
+        let control = &self.control;
+        if let Some(watch) = &mut self.keep_alive {
+            let heard = control.meter.frames_seen();
+            if let Poll::Ready(dead) = watch.poll(heard, control.is_busy(), &mut self.pings, cx) {
+                return Poll::Ready(dead);
+            }
+        }
         match &mut self.writing {
-            Some(writing) => writing.poll(&self.control.meter, cx),
+            Some(writing) => writing.poll(control.meter.write_stalled_since(), cx),
             None => Poll::Pending,
         }
     }
@@ -228,7 +246,7 @@ impl Driver {
     }
 
     fn observe_unread(&mut self, alive: &Alive<Control>) {
-        let (high, low) = self.stall_marks;
+        let (high, low) = self.windows.stall_marks();
         let unread = self.control.meter.unread();
         if self.stalled && unread <= low {
             self.control.stalled_above(0);
@@ -246,21 +264,27 @@ impl Driver {
         alive.observer.clone().stalled(alive.id, self.stalled);
     }
 
-    /// The probe that was asked for; one PING is under way at a time.
-    fn poll_ping(&mut self, cx: &mut Context<'_>, alive: &Alive<Control>) {
-        let Some(pings) = &mut self.pings else {
-            return;
-        };
-        if self.control.take_probe() {
-            self.probing = Some(self.control.meter.frames_seen());
-            if !self.pinging && pings.send_ping(Ping::opaque()).is_ok() {
-                self.pinging = true;
-                self.control.waker.wake();
-            }
+    /// Sends those that are wanted, and hears their answers. That something was heard, the meter tells.
+    fn poll_pings(&mut self, cx: &mut Context<'_>) {
+        let meter = &self.control.meter;
+        let received = meter.data_received();
+        if self.pings.poll(cx) && self.windows.answered(received, clock::now()) {
+            self.connection
+                .set_target_window_size(self.windows.now().connection);
+            self.announce = true;
         }
-        if self.pinging && pings.poll_pong(cx).is_ready() {
-            self.pinging = false;
-            self.observe(alive);
+        if self.control.take_probe() {
+            self.probing = Some(meter.frames_seen());
+            self.pings.send(cx);
+        }
+        if self.windows.wants_ping(received, clock::now) && self.pings.send(cx) {
+            self.windows.pinged(received, clock::now());
+        }
+        // Refused while the server has not acknowledged the last one.
+        let stream = self.windows.now().stream;
+        if self.announce && self.connection.set_initial_window_size(stream).is_ok() {
+            self.announce = false;
+            cx.waker().wake_by_ref();
         }
     }
 
@@ -281,46 +305,5 @@ impl Driver {
             Err(error) => classify::broken(error.reason()).with_source(error),
             Ok(()) => Error::new(Kind::Io, "the server closed the connection"),
         }
-    }
-}
-
-/// Unread bytes above which the session gets no work, and down to which it does again: one unread body alone never keeps
-/// it from work, as long as its window is at most half of the connection's (P30).
-fn stall_marks(stream_window: u32, connection_window: u32) -> (u64, u64) {
-    let (stream, connection) = (u64::from(stream_window), u64::from(connection_window));
-    let high = connection.saturating_sub(stream).max(connection / 2);
-    (high, stream.min(high).max(high / 2))
-}
-
-/// The watch over a transport that takes no bytes. It has a timer only while that is so.
-struct Writing {
-    timeout: Duration,
-    since: Option<Instant>,
-    sleep: Option<Pin<Box<Sleep>>>,
-}
-
-impl Writing {
-    fn new(timeout: Duration) -> Self {
-        Self {
-            timeout,
-            since: None,
-            sleep: None,
-        }
-    }
-
-    fn poll(&mut self, meter: &Meter, cx: &mut Context<'_>) -> Poll<Error> {
-        let since = meter.write_stalled_since();
-        if since != self.since {
-            self.since = since;
-            let due = since.map(|since| since + self.timeout);
-            self.sleep = due.map(|due| Box::pin(tokio::time::sleep_until(due.into())));
-        }
-        let Some(sleep) = &mut self.sleep else {
-            return Poll::Pending;
-        };
-        sleep.as_mut().poll(cx).map(|()| {
-            let message = "the transport took no bytes for `write_timeout` and the session was ended";
-            Error::new(Kind::Timeout, message)
-        })
     }
 }

@@ -7,3 +7,6 @@ mod support;
 mod bench;
 mod bodies;
 mod flow;
+mod keep_alive;
+mod path;
+mod windows;

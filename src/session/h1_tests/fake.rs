@@ -20,6 +20,7 @@ use crate::session::h1::H1;
 use crate::session::h2_driver::Tuning;
 use crate::session::link::{Address, Failure, Observer, Occupied};
 use crate::session::meter::Bounds;
+use crate::session::window::Sizes;
 use crate::session::{Body, Outgoing, drive_h1, handshake_h1, send_h1};
 use crate::state::SessionId;
 use crate::stats::{Counters, SessionProtocol, SessionTally, Tally};
@@ -200,12 +201,16 @@ impl Fake {
 
 fn tuning() -> Tuning {
     Tuning {
-        stream_window: 65_535,
-        connection_window: 65_535,
+        windows: Sizes {
+            stream: 65_535,
+            connection: 65_535,
+        },
+        most_windows: None,
         max_frame_size: 16_384,
         max_header_list_size: 16 * 1024,
         max_send_buffer: 65_535,
         streams: 1,
+        keep_alive: None,
         write_timeout: None,
         body_idle_timeout: None,
         bounds: Bounds::default(),

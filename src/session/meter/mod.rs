@@ -25,6 +25,7 @@
 //!       meter.goaway()                     last stream id and code, which h2 keeps to itself
 //!       meter.empty_data_frames(), error_resets_sent(), opened(), late_overhead()
 //!                                          rotation ahead of h2's caps (P17)
+//!       meter.data_received()              what the bandwidth is measured by (P33)
 //!       meter.take_accused()               the stream to be cut; nothing is read before this was asked
 //!       meter.unread()                     above a threshold: no new work for this session (P30)
 //!       meter.write_stalled_since()        P44's write that makes no progress
@@ -90,6 +91,7 @@ pub(crate) struct Meter {
 struct Incoming {
     frames: Counter,
     headers_or_data: Counter,
+    data_bytes: Counter,
     empty_data: Counter,
 }
 
@@ -170,6 +172,11 @@ impl Meter {
     /// HEADERS and DATA frames that arrived, on whatever stream.
     pub(crate) fn headers_or_data_seen(&self) -> u64 {
         self.incoming.headers_or_data.get()
+    }
+
+    /// Payload of the DATA frames that arrived, padding included, in bytes.
+    pub(crate) fn data_received(&self) -> u64 {
+        self.incoming.data_bytes.get()
     }
 
     /// DATA frames that carried nothing and did not end their stream; h2 ends the session after 100 of them.

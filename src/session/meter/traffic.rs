@@ -93,6 +93,7 @@ impl FromPeer {
         match frame.kind {
             kind::DATA => {
                 seen.headers_or_data.add(1);
+                seen.data_bytes.add(u64::from(bytes));
                 if frame.data_len() == 0 && !frame.is_end_stream() {
                     seen.empty_data.add(1);
                 }
