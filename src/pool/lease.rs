@@ -219,6 +219,9 @@ impl<E: Env> Queue<E> {
                     old = inner.take_waker(waiter);
                     match granted(inner, id) {
                         Some((id, handle)) => return (Step::Granted(id, handle), old),
+                        None if cfg!(h2pool_seed = "dead_grants_are_final") => {
+                            return (Step::Refused(Refusal::Closed), old);
+                        }
                         None => (self.stage, self.first) = (Stage::Start, true),
                     }
                 }
@@ -278,6 +281,9 @@ impl<E: Env> Queue<E> {
 impl<E: Env> Drop for Queue<E> {
     fn drop(&mut self) {
         if let Stage::Queued(waiter) = self.stage {
+            if cfg!(h2pool_seed = "cancel_keeps_the_grant") {
+                return;
+            }
             let env = &self.env;
             let waker = run(env, |inner| {
                 inner.state.cancel(waiter, || env.now());

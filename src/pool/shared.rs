@@ -56,7 +56,8 @@ pub struct Shared<H, C> {
 /// What the mutex guards.
 #[derive(Debug)]
 pub struct Inner<H, C> {
-    pub(super) state: OriginState<C>,
+    /// What is decided.
+    pub state: OriginState<C>,
     /// By session slot.
     handles: Vec<Option<H>>,
     /// By waiter slot.
@@ -83,7 +84,7 @@ impl<H: Handle, C: Clone> Shared<H, C> {
     }
 
     /// Reads something, changing nothing.
-    pub(super) fn read<R>(&self, look: impl FnOnce(&Inner<H, C>) -> R) -> R {
+    pub fn read<R>(&self, look: impl FnOnce(&Inner<H, C>) -> R) -> R {
         look(&self.inner.lock())
     }
 }
@@ -97,12 +98,13 @@ impl<H: Handle, C: Clone> Inner<H, C> {
         self.handles.get(id.slot as usize)?.clone()
     }
 
-    pub(super) fn set_handle(&mut self, id: SessionId, handle: H) -> Option<H> {
+    /// Puts the handle of a session into the table; returns what was there.
+    pub fn set_handle(&mut self, id: SessionId, handle: H) -> Option<H> {
         place(&mut self.handles, id.slot).replace(handle)
     }
 
     /// The origin's own reference to a session, which is to be dropped after the unlock.
-    pub(super) fn take_handle(&mut self, id: SessionId) -> Option<H> {
+    pub fn take_handle(&mut self, id: SessionId) -> Option<H> {
         if !self.state.is_live(id) {
             return None;
         }
@@ -134,7 +136,7 @@ impl<H: Handle, C: Clone> Inner<H, C> {
             match action {
                 Action::Wake(waiter) => {
                     // A waiter that went away between two batches may have left its place to another.
-                    if self.state.is_waiting(waiter) {
+                    if self.state.is_waiting(waiter) && !cfg!(h2pool_seed = "grants_wake_nobody") {
                         effects.extend(self.take_waker(waiter).map(Effect::Wake));
                     }
                 }
