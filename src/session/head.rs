@@ -17,6 +17,10 @@ const HOP_BY_HOP: [HeaderName; 5] = [
 
 /// The `:protocol` of an extended CONNECT (RFC 8441), as a request extension.
 ///
+/// Such a request is sent once the server's SETTINGS are there and allow it; otherwise it fails with an error whose
+/// [`is_config`](crate::Error::is_config) is true, and so it does over HTTP/1.1. The request's body is the way up and the
+/// response's body the way down; `examples/connect_tunnel.rs` shows both.
+///
 /// ```
 /// let mut request = http::Request::connect("https://example.com/chat").body(()).unwrap();
 /// request.extensions_mut().insert(h2pool::Protocol::from_static("websocket"));

@@ -9,4 +9,5 @@ mod bodies;
 mod flow;
 mod keep_alive;
 mod path;
+mod tunnel;
 mod windows;

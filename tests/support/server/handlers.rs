@@ -75,10 +75,11 @@ pub(super) async fn handle(
 async fn route(shared: &Shared, request: Request<Incoming>, times: usize) -> Response<Boxed> {
     let path = request.uri().path().to_owned();
     let query = request.uri().query().unwrap_or_default().to_owned();
-    let (name, rest) = path[1..].split_once('/').unwrap_or((&path[1..], ""));
     if request.method() == Method::CONNECT {
+        // Without `:protocol` it has no path.
         return upgrade(request);
     }
+    let (name, rest) = path[1..].split_once('/').unwrap_or((&path[1..], ""));
     match name {
         "" => ok("ok"),
         "delay" => {
