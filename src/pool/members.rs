@@ -75,8 +75,7 @@ impl<T: Clone> Members<T> {
     #[expect(clippy::needless_pass_by_value, reason = "a membership is given back once")]
     pub fn leave(&self, membership: Membership) -> Option<T> {
         let mut place = self.place.lock();
-        let stale = place.generation != membership.0;
-        if stale && !cfg!(h2pool_seed = "members_have_no_generation") {
+        if place.generation != membership.0 {
             return None;
         }
         let current = place.current.as_mut()?;

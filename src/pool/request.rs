@@ -31,6 +31,10 @@ use crate::session::{Body, Outgoing, needs_settings, send_h2};
 /// The pause before the second replay; doubled from one to the next, jittered between half and the whole.
 const REPLAY_PAUSE: Duration = Duration::from_millis(50);
 
+/// How many replays that are nobody's fault do not count as replays: streams sent before SETTINGS and refused, the price of
+/// not waiting for them, and streams excluded by the GOAWAY of a session that served others.
+const SPARED: usize = 64;
+
 /// A request on its way. What does not happen on the way of a request on a warm pool (waiting, replays, HTTP/1.1) is boxed
 /// where it is awaited, so that the future of every request stays small.
 pub(super) struct Exchange<O: Key> {
@@ -40,6 +44,8 @@ pub(super) struct Exchange<O: Key> {
     pub(super) body: Option<Outgoing>,
     /// The server of the last attempt proved who it is.
     authenticated: bool,
+    /// Replays that were nobody's fault and did not count.
+    spared: usize,
 }
 
 impl<O: Key> Exchange<O> {
@@ -55,6 +61,7 @@ impl<O: Key> Exchange<O> {
             parts,
             body,
             authenticated: false,
+            spared: 0,
         }
     }
 }
@@ -105,8 +112,8 @@ impl<O: Key> Exchange<O> {
                 Failure::NotSent(error) => {
                     tracing::trace!(target: "h2pool", error = %error, "slot lost before use")
                 }
-                Failure::Unprocessed { error, early } => {
-                    Box::pin(self.replay(error, early, &mut replays)).await?;
+                Failure::Unprocessed { error, blameless } => {
+                    Box::pin(self.replay(error, blameless, &mut replays)).await?;
                 }
                 Failure::NeedsH1(error) => {
                     self.entry.core.wants_h1(&self.entry.key, self.authenticated);
@@ -154,17 +161,19 @@ impl<O: Key> Exchange<O> {
     }
 
     /// Makes the request ready to be sent again, or says why it cannot be.
-    async fn replay(&mut self, error: Error, early: bool, replays: &mut usize) -> Result<(), Error> {
+    async fn replay(&mut self, error: Error, blameless: bool, replays: &mut usize) -> Result<(), Error> {
         let error = self.entry.name(error);
         if !self.rewind() {
             tracing::debug!(target: "h2pool", error = %Chain(&error), kind = error.kind_name(), "not replayed: the body was consumed");
             return Err(error);
         }
-        // Streams sent before SETTINGS and refused are the price of not waiting for them; nobody's fault.
-        if early {
+        let max = self.entry.core.config.max_replays;
+        let spared = blameless && self.spared < SPARED && (max > 0 || !error.is_goaway());
+        if spared {
+            self.spared += 1;
             return Ok(());
         }
-        if *replays >= self.entry.core.config.max_replays {
+        if *replays >= max {
             return Err(error);
         }
         *replays += 1;

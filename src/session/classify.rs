@@ -1,5 +1,7 @@
 //! What an error of the `h2` crate means, decided here and nowhere else (P21, P22, P26).
 
+use std::sync::atomic::Ordering;
+
 use h2::Reason;
 
 use super::h2::Control;
@@ -23,10 +25,11 @@ pub(super) fn before_response(
     let excluded = error.is_go_away() && remote;
     let refused = error.is_reset() && remote && reason == Some(Reason::REFUSED_STREAM);
     if excluded || refused {
-        let early = early && refused;
+        // A server that closes after so many requests excludes those beyond; that one has served others counts for it.
+        let blameless = (early && refused) || (excluded && control.answered.load(Ordering::Relaxed));
         return Failure::Unprocessed {
             error: describe(control, error).with_unprocessed(true),
-            early,
+            blameless,
         };
     }
     Failure::Failed(describe(control, error))
@@ -36,7 +39,7 @@ pub(super) fn before_response(
 pub(super) fn not_opened(control: &Control, error: h2::Error) -> Failure {
     if error.is_go_away() || error.is_io() || error.is_reset() {
         return match before_response(control, None, error, false) {
-            Failure::Failed(error) => Failure::NotSent(error),
+            Failure::Failed(error) | Failure::Unprocessed { error, .. } => Failure::NotSent(error),
             other => other,
         };
     }

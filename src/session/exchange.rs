@@ -177,7 +177,11 @@ fn failed(mut pending: Pending, error: h2::Error, early: bool) -> Failure {
         return Failure::Failed(Error::new(Kind::Io, "the stream was lost").with_source(error));
     };
     let failure = classify::before_response(tail.control(), tail.violation(), error, early);
-    if let Failure::Unprocessed { error, early: false } = &failure {
+    if let Failure::Unprocessed {
+        error,
+        blameless: false,
+    } = &failure
+    {
         if error.is_reset() {
             if let Some(slot) = tail.slot() {
                 slot.report(Observer::refused);

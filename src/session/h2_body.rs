@@ -140,6 +140,11 @@ impl H2Body {
                 self.end();
                 None
             }
+            // All that `content-length` told has come: the response is complete, however the stream ends (P31).
+            Step::Failed(error) if self.left == Some(0) && error.is_reset() => {
+                self.end();
+                None
+            }
             Step::Failed(error) => {
                 self.source = Source::Over;
                 Some(Err(error))

@@ -164,8 +164,9 @@ pub(crate) enum Failure {
     Unprocessed {
         /// What the server said.
         error: Error,
-        /// It was sent before the server's SETTINGS were known; that is nobody's fault.
-        early: bool,
+        /// Nobody's fault: it was sent before the server's SETTINGS were known and refused, or the session served others
+        /// and ended before its turn came.
+        blameless: bool,
     },
     /// The server wants HTTP/1.1 for it.
     NeedsH1(Error),

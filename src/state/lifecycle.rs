@@ -165,8 +165,11 @@ impl<C: Clone> OriginState<C> {
         let now = self.advance(now);
         if self.sessions[slot].phase == Phase::Active {
             let (group, served) = (self.sessions[slot].group, self.sessions[slot].served);
+            // What runs on it may still be answered: then it is judged when it is gone.
+            let judged = !served && self.sessions[slot].firm() == 0;
             self.drain(slot, reason, now);
-            if !served {
+            if judged {
+                self.sessions[slot].judged = true;
                 self.ended_early(group, &Failure::Dial(cause), now);
             }
             self.replan(now);
@@ -185,7 +188,9 @@ impl<C: Clone> OriginState<C> {
     pub fn handle_closed(&mut self, id: SessionId, cause: C, now: Instant) -> Option<Reason> {
         let slot = self.session_slot(id)?;
         let now = self.advance(now);
-        let early = self.sessions[slot].phase == Phase::Active && !self.sessions[slot].served;
+        let session = &self.sessions[slot];
+        let by_itself = matches!(session.reason, None | Some(Reason::Goaway | Reason::Lost));
+        let early = by_itself && !session.served && !session.judged;
         let group = self.sessions[slot].group;
         // It needs no telling.
         self.sessions[slot].told = true;
@@ -347,6 +352,7 @@ impl<C: Clone> OriginState<C> {
             parked: 0,
             ready,
             served: false,
+            judged: false,
             retiring: None,
             stalled: false,
             told: false,

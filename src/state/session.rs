@@ -121,6 +121,8 @@ pub(super) struct Session {
     pub(super) ready: bool,
     /// A response has come.
     pub(super) served: bool,
+    /// It counted as a failed dial already.
+    pub(super) judged: bool,
     /// A replacement is being opened; it still takes work.
     pub(super) retiring: Option<Reason>,
     /// Unread bodies hold its window.

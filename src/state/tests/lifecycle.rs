@@ -436,3 +436,24 @@ fn draining_sessions_do_not_count_but_are_bounded() {
     let session = bench.open(1);
     assert_eq!(bench.granted(waiter), session);
 }
+
+#[test]
+fn goaway_before_the_first_answer_is_judged_when_the_session_is_gone() {
+    // P3, P18: a server that serves one request a connection says GOAWAY before it answers.
+    let mut bench = Bench::new(|limits| limits.max_sessions = 1);
+    let waiter = bench.queue();
+    let first = bench.open(100);
+    assert_eq!(bench.granted(waiter), first);
+    bench.goaway(first);
+    bench.queue();
+    assert_eq!(bench.dials.len(), 1, "no pause: nothing has failed");
+    let second = bench.connect();
+    bench.settings(second, 100);
+    bench.run(|state, now| state.handle_answered(first, now));
+    bench.release(first);
+    bench.lose(first);
+    bench.goaway(second);
+    bench.lose(second);
+    bench.queue();
+    assert!(bench.dials.is_empty(), "this one ended before it served anything");
+}
