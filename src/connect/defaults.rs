@@ -7,6 +7,10 @@ use crate::error::Error;
 use crate::origin::Key;
 
 /// What the default connector is made from.
+#[cfg_attr(
+    not(feature = "tcp"),
+    allow(dead_code, reason = "there is no default connector without `tcp`")
+)]
 pub(crate) struct Defaults {
     /// `None`: the platform's verifier, loaded at the first `https` dial.
     #[cfg(feature = "tls")]

@@ -41,13 +41,15 @@ use crate::session::{Body, Outgoing};
 /// the next `call`.
 ///
 /// ```
+/// use bytes::Bytes;
+/// use http::Request;
 /// use http_body_util::Empty;
 /// use tower::{Service, ServiceExt};
 ///
 /// # async fn send(pool: h2pool::H2Pool) -> Result<(), Box<dyn std::error::Error>> {
 /// let mut service = pool.origin("https://example.com".parse()?);
-/// let request = http::Request::get("https://example.com/").body(Empty::<bytes::Bytes>::new())?;
-/// let response = service.ready().await?.call(request).await?;
+/// let ready = ServiceExt::<Request<Empty<Bytes>>>::ready(&mut service).await?;
+/// let response = ready.call(Request::get("https://example.com/").body(Empty::<Bytes>::new())?).await?;
 /// # Ok(())
 /// # }
 /// ```

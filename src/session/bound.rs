@@ -21,6 +21,7 @@ impl Bound {
     }
 
     /// There was progress.
+    #[cfg(feature = "http1")]
     pub(super) fn reset(&mut self) {
         self.sleep = None;
     }
