@@ -36,7 +36,7 @@ pub(crate) struct Core<O: Key> {
     pub(super) patience: Patience,
     pub(super) connector: Arc<dyn ErasedConnect<O>>,
     pub(super) fallback: Option<Fallback>,
-    pub(super) origins: Registry<O>,
+    pub(super) origins: Registry<O, Entry<O>>,
     pub(super) runtimes: Runtimes,
     pub(super) counters: Arc<Counters>,
     /// `limit_concurrency`, where it is on.
@@ -92,9 +92,8 @@ impl<O: Key> Core<O> {
             return Err(closed());
         }
         let key = &key.detached();
-        let (entry, evicted) = self
-            .origins
-            .insert(key, || Entry::new(self.clone(), key.clone()))?;
+        let inserted = self.origins.insert(key, || Entry::new(self.clone(), key.clone()));
+        let (entry, evicted) = inserted.ok_or_else(|| self.full(key))?;
         for old in evicted {
             old.evict();
         }
@@ -105,6 +104,14 @@ impl<O: Key> Core<O> {
             return Err(closed());
         }
         Ok(entry)
+    }
+
+    fn full(&self, key: &O) -> Error {
+        let message = format!(
+            "all {} origins (`max_origins`) have requests running or waiting",
+            self.config.max_origins
+        );
+        Error::new(Kind::Saturated, message).with_origin(key.origin())
     }
 
     /// Refuses new work; running streams may go on for `grace`, `None` for as long as they take.

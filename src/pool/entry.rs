@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::core::Core;
 use super::dial;
+use super::registry::Resident;
 use super::runtime::Timed;
 use super::shared::{Env, Handle, Shared, disarm, run, timeout};
 use crate::clock;
@@ -115,23 +116,6 @@ impl<O: Key> Entry<O> {
         })
     }
 
-    /// It was looked up.
-    pub(super) fn touch(&self) {
-        if !self.touched.load(Ordering::Relaxed) {
-            self.touched.store(true, Ordering::Relaxed);
-        }
-    }
-
-    /// Whether it was looked up since the last call.
-    pub(super) fn was_touched(&self) -> bool {
-        self.touched.swap(false, Ordering::Relaxed)
-    }
-
-    /// Whether it has neither streams nor waiters nor dials: forgetting it loses nothing but idle sessions.
-    pub(super) fn is_idle(&self) -> bool {
-        self.shared.read(|inner| inner.state.is_idle())
-    }
-
     /// Refuses new work; running streams may go on for `grace`.
     pub(super) fn close(self: &Arc<Self>, grace: Option<Duration>) {
         let now = clock::now();
@@ -153,6 +137,23 @@ impl<O: Key> Entry<O> {
     /// Names the origin in an error.
     pub(super) fn name(&self, error: Error) -> Error {
         error.with_origin(self.key.origin())
+    }
+}
+
+impl<O: Key> Resident for Entry<O> {
+    fn touch(&self) {
+        if !self.touched.load(Ordering::Relaxed) {
+            self.touched.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn was_touched(&self) -> bool {
+        self.touched.swap(false, Ordering::Relaxed)
+    }
+
+    /// It has neither streams nor waiters nor dials: forgetting it loses nothing but idle sessions.
+    fn is_idle(&self) -> bool {
+        self.shared.read(|inner| inner.state.is_idle())
     }
 }
 

@@ -167,6 +167,10 @@ impl<E: Env> Queue<E> {
         let env = self.env.clone();
         (self.caller.runtime, self.caller.private) = (caller.runtime, caller.private);
         let (step, old) = run(&env, |inner| self.step(inner, &env, &mut waker));
+        #[cfg(h2pool_seed = "late_waker")]
+        if let (Stage::Queued(waiter), Some(waker)) = (&self.stage, waker.take()) {
+            drop(run(&env, |inner| inner.set_waker(*waiter, waker)));
+        }
         drop((waker, old));
         match step {
             Step::Pending => Poll::Pending,
@@ -209,6 +213,7 @@ impl<E: Env> Queue<E> {
             match inner.state.claim(waiter) {
                 Claim::Pending => {
                     inner.state.moved(waiter, self.caller, || env.now());
+                    #[cfg(not(h2pool_seed = "late_waker"))]
                     if let Some(waker) = waker.take().filter(|waker| !inner.will_wake(waiter, waker)) {
                         old = inner.set_waker(waiter, waker);
                     }

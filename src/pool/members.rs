@@ -83,6 +83,11 @@ impl<T: Clone> Members<T> {
         if current.members > 0 {
             return None;
         }
+        #[cfg(h2pool_seed = "leave_in_two_steps")]
+        let mut place = {
+            drop(place);
+            self.place.lock()
+        };
         place.current.take().map(|current| current.value)
     }
 }

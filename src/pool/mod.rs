@@ -15,6 +15,7 @@ mod lease;
 #[allow(unreachable_pub, reason = "the model checker sees it from outside")]
 mod members;
 mod origin_pool;
+#[allow(unreachable_pub, reason = "the model checker sees it from outside")]
 mod registry;
 mod request;
 mod runtime;

@@ -2,6 +2,7 @@
 
 pub mod lease;
 pub mod members;
+pub mod registry;
 pub mod shared;
 
 pub use crate::sync::Arc;

@@ -5,28 +5,38 @@
 //! passed over always, and the first that is idle leaves.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
+use std::hash::Hash;
 
-use parking_lot::RwLock;
+use crate::sync::{Arc, RwLock};
 
-use super::entry::Entry;
-use crate::error::{Error, Kind};
-use crate::origin::Key;
+/// What is kept in the map.
+pub trait Resident {
+    /// It was looked up.
+    fn touch(&self);
+    /// Whether it was looked up since the last call.
+    fn was_touched(&self) -> bool;
+    /// Whether forgetting it loses nothing.
+    fn is_idle(&self) -> bool;
+}
 
 /// The map.
-pub(super) struct Registry<O: Key> {
-    map: RwLock<Map<O>>,
+pub struct Registry<K, V> {
+    map: RwLock<Map<K, V>>,
     capacity: usize,
 }
 
-struct Map<O: Key> {
-    entries: HashMap<O, Arc<Entry<O>>>,
+/// An entry, and those that had to leave for it.
+pub type Inserted<V> = (Arc<V>, Vec<Arc<V>>);
+
+struct Map<K, V> {
+    entries: HashMap<K, Arc<V>>,
     /// The order in which they are asked to leave; may name some that have left.
-    circle: VecDeque<O>,
+    circle: VecDeque<K>,
 }
 
-impl<O: Key> Registry<O> {
-    pub(super) fn new(capacity: usize) -> Self {
+impl<K: Clone + Eq + Hash, V: Resident> Registry<K, V> {
+    /// An empty map for so many.
+    pub fn new(capacity: usize) -> Self {
         Self {
             map: RwLock::new(Map {
                 entries: HashMap::new(),
@@ -36,39 +46,39 @@ impl<O: Key> Registry<O> {
         }
     }
 
-    pub(super) fn get(&self, key: &O) -> Option<Arc<Entry<O>>> {
+    /// The entry of `key`, if it is there.
+    pub fn get(&self, key: &K) -> Option<Arc<V>> {
         let map = self.map.read();
         let entry = map.entries.get(key)?;
         entry.touch();
         Some(entry.clone())
     }
 
-    /// The entry of `key`, made if it is not there, and those that had to leave for it.
-    #[expect(clippy::type_complexity, reason = "two lists of entries, used in one place")]
-    pub(super) fn insert(
-        &self,
-        key: &O,
-        make: impl FnOnce() -> Arc<Entry<O>>,
-    ) -> Result<(Arc<Entry<O>>, Vec<Arc<Entry<O>>>), Error> {
+    /// The entry of `key`, made if it is not there, and those that had to leave for it. `None`: nobody could leave.
+    pub fn insert(&self, key: &K, make: impl FnOnce() -> Arc<V>) -> Option<Inserted<V>> {
         let mut map = self.map.write();
+        // Another may have made it since the look-up.
+        #[cfg(not(h2pool_seed = "insert_without_looking"))]
         if let Some(entry) = map.entries.get(key) {
-            return Ok((entry.clone(), Vec::new()));
+            return Some((entry.clone(), Vec::new()));
         }
         let mut evicted = Vec::new();
         while map.entries.len() >= self.capacity {
-            evicted.push(map.evict().ok_or_else(|| self.full(key))?);
+            evicted.push(map.evict()?);
         }
         let entry = make();
         map.entries.insert(key.clone(), entry.clone());
         map.circle.push_back(key.clone());
-        Ok((entry, evicted))
+        Some((entry, evicted))
     }
 
-    pub(super) fn all(&self) -> Vec<Arc<Entry<O>>> {
+    /// All entries.
+    pub fn all(&self) -> Vec<Arc<V>> {
         self.map.read().entries.values().cloned().collect()
     }
 
-    pub(super) fn clear(&self) {
+    /// Forgets all.
+    pub fn clear(&self) {
         let entries = {
             let mut map = self.map.write();
             map.circle = VecDeque::new();
@@ -76,18 +86,10 @@ impl<O: Key> Registry<O> {
         };
         drop(entries);
     }
-
-    fn full(&self, key: &O) -> Error {
-        let message = format!(
-            "all {} origins (`max_origins`) have requests running or waiting",
-            self.capacity
-        );
-        Error::new(Kind::Saturated, message).with_origin(key.origin())
-    }
 }
 
-impl<O: Key> Map<O> {
-    fn evict(&mut self) -> Option<Arc<Entry<O>>> {
+impl<K: Clone + Eq + Hash, V: Resident> Map<K, V> {
+    fn evict(&mut self) -> Option<Arc<V>> {
         for _ in 0..2 * self.circle.len() {
             let key = self.circle.pop_front()?;
             match self.entries.get(&key) {

@@ -13,8 +13,8 @@ use std::time::Instant;
 use crate::state::{Action, DialOrder, OriginState, Reason, RuntimeId, SessionId, WaiterId};
 use crate::sync::{Arc, Mutex};
 
-/// Effects collected per lock.
-const BATCH: usize = 64;
+/// Effects collected per lock; few under loom, so that it sees what happens between two batches.
+const BATCH: usize = if cfg!(h2pool_loom) { 2 } else { 64 };
 
 /// A session as the origin holds it.
 pub trait Handle: Clone {
@@ -195,7 +195,7 @@ pub fn run<E: Env, R>(env: &Arc<E>, decide: impl FnOnce(&mut Inner<E::Handle, E:
         (result, more)
     };
     effects.carry_out(env);
-    while more {
+    while more && !cfg!(h2pool_seed = "one_batch") {
         let mut effects = Effects::new();
         more = env.shared().inner.lock().collect(&mut effects);
         effects.carry_out(env);

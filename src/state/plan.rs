@@ -190,6 +190,7 @@ impl<C: Clone> OriginState<C> {
             (None, DialEnd::H1Only(cause)) => self.dial_failed(group, None, cause, now),
             (None, DialEnd::Aborted) => {}
         }
+        #[cfg(not(h2pool_seed = "dial_right_lost"))]
         self.replan(now);
     }
 

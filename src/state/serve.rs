@@ -102,6 +102,7 @@ impl<C: Clone> OriginState<C> {
             return;
         }
         self.refile(slot);
+        #[cfg(not(h2pool_seed = "release_serves_nobody"))]
         if self.queued > 0 {
             self.serve(self.sessions[slot].group);
         }
@@ -214,6 +215,7 @@ impl<C: Clone> OriginState<C> {
     pub(super) fn fail_one(&mut self, waiter: u32, failure: Failure<C>) {
         self.waiters.at_mut(waiter).status = Status::Failed(failure);
         let id = self.waiters.id_at(waiter);
+        #[cfg(not(h2pool_seed = "failure_wakes_nobody"))]
         self.actions.push_back(Action::Wake(id));
     }
 }
