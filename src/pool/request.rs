@@ -32,8 +32,8 @@ use crate::session::{Body, Outgoing, needs_settings, send_h2};
 const REPLAY_PAUSE: Duration = Duration::from_millis(50);
 
 /// How many replays that are nobody's fault do not count as replays: streams sent before SETTINGS and refused, the price of
-/// not waiting for them, and streams excluded by the GOAWAY of a session that served others.
-const SPARED: usize = 64;
+/// not waiting for them, and streams excluded by a GOAWAY that covers others.
+const SPARED: usize = 1_000;
 
 /// A request on its way. What does not happen on the way of a request on a warm pool (waiting, replays, HTTP/1.1) is boxed
 /// where it is awaited, so that the future of every request stays small.

@@ -1,7 +1,5 @@
 //! What an error of the `h2` crate means, decided here and nowhere else (P21, P22, P26).
 
-use std::sync::atomic::Ordering;
-
 use h2::Reason;
 
 use super::h2::Control;
@@ -25,8 +23,12 @@ pub(super) fn before_response(
     let excluded = error.is_go_away() && remote;
     let refused = error.is_reset() && remote && reason == Some(Reason::REFUSED_STREAM);
     if excluded || refused {
-        // A server that closes after so many requests excludes those beyond; that one has served others counts for it.
-        let blameless = (early && refused) || (excluded && control.answered.load(Ordering::Relaxed));
+        // A server that closes after so many requests excludes those beyond; that it takes others counts for it.
+        let takes_others = control
+            .meter
+            .goaway()
+            .is_some_and(|goaway| goaway.last_stream_id > 0);
+        let blameless = (early && refused) || (excluded && takes_others);
         return Failure::Unprocessed {
             error: describe(control, error).with_unprocessed(true),
             blameless,

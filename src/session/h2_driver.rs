@@ -169,6 +169,7 @@ impl Driver {
         let ended = Pin::new(&mut self.connection).poll(cx);
         self.observe(alive);
         if let Poll::Ready(result) = ended {
+            self.report_answered(alive);
             return Poll::Ready(self.why(result));
         }
         self.poll_pings(cx);
@@ -193,6 +194,13 @@ impl Driver {
         }
     }
 
+    /// Before the end is reported: a response that came with it counts, though its caller has not been polled yet.
+    fn report_answered(&self, alive: &Alive<Control>) {
+        if self.control.meter.headers_or_data_seen() > 0 {
+            alive.observer.clone().answered(alive.id);
+        }
+    }
+
     /// Reports what changed since the last poll.
     fn observe(&mut self, alive: &Alive<Control>) {
         let (observer, id) = (&alive.observer, alive.id);
@@ -211,6 +219,7 @@ impl Driver {
         {
             self.goaways = goaway.count;
             self.control.set_draining();
+            self.report_answered(alive);
             if goaway.code == HTTP_1_1_REQUIRED {
                 observer.clone().needs_h1(id);
             }

@@ -164,8 +164,8 @@ pub(crate) enum Failure {
     Unprocessed {
         /// What the server said.
         error: Error,
-        /// Nobody's fault: it was sent before the server's SETTINGS were known and refused, or the session served others
-        /// and ended before its turn came.
+        /// Nobody's fault: it was sent before the server's SETTINGS were known and refused, or excluded by a GOAWAY that
+        /// covers others.
         blameless: bool,
     },
     /// The server wants HTTP/1.1 for it.
