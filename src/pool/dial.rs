@@ -17,7 +17,7 @@ use super::shared::run;
 use crate::clock;
 use crate::connect::{Connection, Offer};
 use crate::error::{Chain, Error, Kind};
-use crate::origin::Key;
+use crate::origin::{Key, Origin};
 use crate::session::link::Address;
 #[cfg(feature = "http1")]
 use crate::session::{drive_h1, handshake_h1};
@@ -181,7 +181,7 @@ async fn open<O: Key>(entry: &Entry<O>, order: DialOrder) -> Result<Opened, Erro
         Offer::Any
     };
     let connection = core.connector.connect(&entry.key, offer).await?;
-    let address = address(&connection);
+    let address = address(&connection, entry.key.origin());
     if connection.version == Version::HTTP_2 {
         let (session, driver) = handshake_h2(connection, &core.tuning, address).await?;
         return Ok(Opened::H2(session, Box::new(driver)));
@@ -228,7 +228,7 @@ pub(super) fn h1_only() -> Error {
     )
 }
 
-fn address(connection: &Connection) -> Arc<Address> {
+fn address(connection: &Connection, origin: &Origin) -> Arc<Address> {
     static SESSIONS: AtomicU64 = AtomicU64::new(1);
     let version = if connection.version == Version::HTTP_2 {
         Version::HTTP_2
@@ -241,5 +241,6 @@ fn address(connection: &Connection) -> Arc<Address> {
         peer: connection.peer_addr,
         local: connection.local_addr,
         authenticated: connection.authenticated,
+        origin: origin.clone(),
     })
 }

@@ -2,6 +2,8 @@
 
 use std::fmt;
 use std::pin::Pin;
+#[cfg(feature = "http1")]
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -13,6 +15,8 @@ use http_body_util::combinators::UnsyncBoxBody;
 #[cfg(feature = "http1")]
 use super::h1_body::H1Body;
 use super::h2_body::H2Body;
+#[cfg(feature = "http1")]
+use super::link::Address;
 use super::tail::Upstream;
 use crate::error::{BoxError, Error, Kind};
 
@@ -46,7 +50,7 @@ enum Inner {
     Empty,
     H2(H2Body),
     #[cfg(feature = "http1")]
-    H1(H1Body),
+    H1(H1Body, Arc<Address>),
     Other(UnsyncBoxBody<Bytes, Error>),
 }
 
@@ -65,9 +69,9 @@ impl Body {
     }
 
     #[cfg(feature = "http1")]
-    pub(super) fn h1(body: H1Body) -> Self {
+    pub(super) fn h1(body: H1Body, address: Arc<Address>) -> Self {
         Self {
-            kind: Inner::H1(body),
+            kind: Inner::H1(body, address),
         }
     }
 
@@ -94,7 +98,9 @@ impl http_body::Body for Body {
             Inner::Empty => Poll::Ready(None),
             Inner::H2(body) => body.poll_frame(cx),
             #[cfg(feature = "http1")]
-            Inner::H1(body) => body.poll_frame(cx),
+            Inner::H1(body, address) => body
+                .poll_frame(cx)
+                .map_err(|error| error.with_origin(&address.origin)),
             Inner::Other(body) => Pin::new(body).poll_frame(cx),
         }
     }
@@ -104,7 +110,7 @@ impl http_body::Body for Body {
             Inner::Empty => true,
             Inner::H2(body) => body.is_end_stream(),
             #[cfg(feature = "http1")]
-            Inner::H1(body) => body.is_end_stream(),
+            Inner::H1(body, _) => body.is_end_stream(),
             Inner::Other(body) => body.is_end_stream(),
         }
     }
@@ -114,7 +120,7 @@ impl http_body::Body for Body {
             Inner::Empty => SizeHint::with_exact(0),
             Inner::H2(body) => body.size_hint(),
             #[cfg(feature = "http1")]
-            Inner::H1(body) => body.size_hint(),
+            Inner::H1(body, _) => body.size_hint(),
             Inner::Other(body) => body.size_hint(),
         }
     }

@@ -25,7 +25,7 @@ use super::h2::H2;
 use super::head;
 use super::link::{Failure, Observer, Occupied};
 use super::outgoing::Outgoing;
-use super::tail::{Tail, Upstream};
+use super::tail::{Tail, Uploading, Upstream};
 use super::upload::{Cut, Upload};
 use crate::error::{Error, Kind};
 
@@ -220,7 +220,8 @@ fn deliver(
         Some((upload, outgoing)) => {
             let tail = Arc::new(tail);
             let task = tokio::spawn(finish_upload(upload, outgoing, tail.clone()));
-            Body::h2(incoming, Upstream::Running(tail, task.abort_handle()), length)
+            let task = Uploading::new(task.abort_handle());
+            Body::h2(incoming, Upstream::Running(tail, task), length)
         }
     });
     response.extensions_mut().insert(info);

@@ -106,7 +106,9 @@ pub(crate) async fn send(
 fn deliver(tail: Tail, response: Response<Incoming>, patience: Patience) -> Response<Body> {
     let reused = tail.report_answer();
     let info = tail.control().info(reused);
-    let mut response = response.map(|incoming| Body::h1(H1Body::new(incoming, tail, patience.body_idle)));
+    let address = tail.control().address().clone();
+    let mut response =
+        response.map(|incoming| Body::h1(H1Body::new(incoming, tail, patience.body_idle), address));
     response.extensions_mut().insert(info);
     response
 }

@@ -12,7 +12,7 @@ use http_body::{Frame, SizeHint};
 
 use super::classify;
 use super::held::Shared;
-use super::tail::{Tail, Upstream};
+use super::tail::{Tail, Uploading, Upstream};
 use crate::error::Error;
 
 /// The response half of a stream in h2's hands, with what is left of the request half.
@@ -81,10 +81,10 @@ impl Live {
         }
     }
 
-    /// The response half is over; the upload, if it still goes on.
-    fn end(self) -> Option<Upstream> {
+    /// The response half is over.
+    fn end(self) -> Option<Uploading> {
         drop(self.incoming);
-        Some(self.upstream).filter(Upstream::is_running)
+        self.upstream.end()
     }
 }
 
@@ -92,7 +92,7 @@ impl Live {
 pub(super) struct H2Body {
     source: Source,
     /// The request, while it outlives the response: it goes on until it is done or this body is dropped.
-    upload: Option<Upstream>,
+    upload: Option<Uploading>,
     /// Bytes still to come, where the server told.
     left: Option<u64>,
 }
@@ -145,10 +145,7 @@ impl H2Body {
                 self.end();
                 None
             }
-            Step::Failed(error) => {
-                self.source = Source::Over;
-                Some(Err(error))
-            }
+            Step::Failed(error) => Some(Err(self.fail(error))),
         })
     }
 
@@ -166,6 +163,20 @@ impl H2Body {
             Source::Shared(held) => held.take(),
         };
         self.upload = live.and_then(Live::end);
+    }
+
+    fn fail(&mut self, error: Error) -> Error {
+        let control = match &self.source {
+            Source::Over => None,
+            Source::Own(live) => Some(&**live.tail().control()),
+            Source::Shared(held) => Some(held.control()),
+        };
+        let error = match control {
+            Some(control) => error.with_origin(&control.address().origin),
+            None => error,
+        };
+        self.source = Source::Over;
+        error
     }
 
     pub(super) fn is_end_stream(&self) -> bool {

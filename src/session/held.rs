@@ -169,6 +169,10 @@ impl Shared {
         step
     }
 
+    pub(super) fn control(&self) -> &Control {
+        &self.control
+    }
+
     /// The response is over.
     pub(super) fn take(self) -> Option<Live> {
         self.held.inner.lock().live.take()

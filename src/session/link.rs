@@ -11,6 +11,7 @@ use http::Version;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::error::Error;
+use crate::origin::Origin;
 use crate::state::SessionId;
 use crate::stats::StreamTally;
 
@@ -122,6 +123,8 @@ pub(crate) struct Address {
     pub(crate) local: Option<SocketAddr>,
     /// The server proved who it is: what it says about protocols may be remembered.
     pub(crate) authenticated: bool,
+    /// Whose session it is, to be named in errors.
+    pub(crate) origin: Origin,
 }
 
 impl ConnectionInfo {

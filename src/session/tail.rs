@@ -87,7 +87,7 @@ pub(super) enum Upstream {
     /// It is over.
     Done(Tail),
     /// It goes on in a task.
-    Running(Arc<Tail>, AbortHandle),
+    Running(Arc<Tail>, Uploading),
 }
 
 impl Upstream {
@@ -98,16 +98,26 @@ impl Upstream {
         }
     }
 
-    /// Whether the request is still being sent.
-    pub(super) fn is_running(&self) -> bool {
-        matches!(self, Self::Running(_, task) if !task.is_finished())
+    /// The response is over: the task, if there is one, has the slot alone.
+    pub(super) fn end(self) -> Option<Uploading> {
+        match self {
+            Self::Done(_) => None,
+            Self::Running(_, task) => Some(task),
+        }
     }
 }
 
-impl Drop for Upstream {
+/// A task that sends the rest of a request. Dropped, it ends it.
+pub(super) struct Uploading(AbortHandle);
+
+impl Uploading {
+    pub(super) fn new(task: AbortHandle) -> Self {
+        Self(task)
+    }
+}
+
+impl Drop for Uploading {
     fn drop(&mut self) {
-        if let Self::Running(_, task) = self {
-            task.abort();
-        }
+        self.0.abort();
     }
 }

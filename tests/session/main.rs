@@ -10,4 +10,5 @@ mod flow;
 mod keep_alive;
 mod path;
 mod tunnel;
+mod uploads;
 mod windows;

@@ -153,6 +153,7 @@ impl Fake {
             peer: None,
             local: None,
             authenticated: false,
+            origin: "http://server".parse().unwrap(),
         };
         let connection = Connection::new(ours, Version::HTTP_11);
         let (h1, driver) = handshake_h1(connection, &tuning(), Arc::new(address))
