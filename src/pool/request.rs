@@ -171,6 +171,9 @@ impl<O: Key> Exchange<O> {
         let spared = blameless && self.spared < SPARED && (max > 0 || !error.is_goaway());
         if spared {
             self.spared += 1;
+            if error.is_goaway() {
+                self.entry.tally.replayed();
+            }
             return Ok(());
         }
         if *replays >= max {
