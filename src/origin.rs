@@ -198,10 +198,14 @@ impl Origin {
         self.port
     }
 
-    /// The origin as a URI with the path `/`, as connectors take it.
+    /// The origin as a URI with the path `/`, as connectors take it; the scheme's default port is left out
+    /// (RFC 9110 §4.2.3).
     #[must_use]
     pub fn uri(&self) -> Uri {
-        self.to_string().parse().unwrap_or_else(|_| Uri::from_static("/"))
+        let default = if self.https { ":443" } else { ":80" };
+        let full = self.to_string();
+        let text = full.strip_suffix(default).unwrap_or(&full);
+        text.parse().unwrap_or_else(|_| Uri::from_static("/"))
     }
 }
 
@@ -290,6 +294,13 @@ mod tests {
             Origin::https("::1", 8443).unwrap().uri().to_string(),
             "https://[::1]:8443/"
         );
+        for (text, uri) in [
+            ("https://a:443", "https://a/"),
+            ("http://a:80", "http://a/"),
+            ("http://a:443", "http://a:443/"),
+        ] {
+            assert_eq!(text.parse::<Origin>().unwrap().uri(), uri);
+        }
     }
 
     #[test]

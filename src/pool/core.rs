@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore};
 
+use super::dial::h1_only;
 use super::entry::Entry;
 use super::fallback::Fallback;
 use super::registry::Registry;
@@ -173,8 +174,18 @@ impl<O: Key> Core<O> {
     fn set_h1_only(&self, key: &O, until: Option<Instant>, now: Instant) {
         let until = until.or_else(|| now.checked_add(self.config.connect_timeout));
         if let Some(entry) = self.origins.get(key) {
-            run(&entry, |inner| inner.state.set_h1_only(until, now));
+            if self.speaks_h1() {
+                run(&entry, |inner| inner.state.set_h1_only(until, now));
+            } else {
+                let cause = entry.name(h1_only());
+                run(&entry, |inner| inner.state.turn_away(cause, now));
+            }
         }
+    }
+
+    /// Whether HTTP/1.1 is the pool's own business: not where a fallback takes it, nor without the feature (P27).
+    pub(super) fn speaks_h1(&self) -> bool {
+        cfg!(feature = "http1") && self.fallback.is_none()
     }
 
     /// Forgets it.

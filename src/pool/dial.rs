@@ -88,7 +88,8 @@ impl<O: Key> Dial<O> {
         self.open = false;
         let entry = &self.entry;
         let now = clock::now();
-        let until = if h1_only {
+        // Where nothing else was offered, the answer proves nothing: what is remembered lasts no longer for it.
+        let until = if h1_only && !self.order.h1_only {
             entry.core.h1_only.lock().mark(&entry.key, now)
         } else {
             None
@@ -108,10 +109,11 @@ impl<O: Key> Dial<O> {
         );
         let (order, handle) = (self.order, session.clone());
         let id = run(entry, |inner| {
-            let id = inner.state.handle_dialed(order.id, protocol, now)?;
+            // First, so that the dials that follow from it offer nothing else.
             if until.is_some() {
                 inner.state.set_h1_only(until, now);
             }
+            let id = inner.state.handle_dialed(order.id, protocol, now)?;
             let before = inner.set_handle(id, handle);
             debug_assert!(before.is_none(), "the slot of a session was free");
             Some(id)
@@ -215,7 +217,7 @@ async fn open_h1<O: Key>(
 /// HTTP/1.1 is the fallback's business, or nobody's.
 fn h1_elsewhere<O: Key>(entry: &Entry<O>, connection: &Connection) -> Error {
     if connection.authenticated {
-        entry.core.remember_h1_only(&entry.key, clock::now());
+        entry.core.h1_only.lock().mark(&entry.key, clock::now());
     }
     h1_only()
 }
@@ -237,10 +239,10 @@ fn address(connection: &Connection, origin: &Origin) -> Arc<Address> {
     };
     Arc::new(Address {
         session: SESSIONS.fetch_add(1, Ordering::Relaxed),
+        origin: origin.clone(),
         version,
         peer: connection.peer_addr,
         local: connection.local_addr,
         authenticated: connection.authenticated,
-        origin: origin.clone(),
     })
 }

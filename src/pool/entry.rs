@@ -116,6 +116,18 @@ impl<O: Key> Entry<O> {
         })
     }
 
+    /// Whether its requests are a fallback's business, or nobody's: it is known to speak only HTTP/1.1, and the pool
+    /// does not (P27).
+    pub(super) fn goes_elsewhere(&self) -> bool {
+        let core = &self.core;
+        if core.speaks_h1() {
+            return false;
+        }
+        // Plain text speaks HTTP/1.1 unless it was asked for h2 (P28); nobody has to look.
+        let plain = !self.key.origin().is_https() && !core.config.http2_prior_knowledge;
+        plain || core.h1_only.lock().get(&self.key, clock::now()).is_some()
+    }
+
     /// Refuses new work; running streams may go on for `grace`.
     pub(super) fn close(self: &Arc<Self>, grace: Option<Duration>) {
         let now = clock::now();

@@ -13,11 +13,12 @@ use tower::ServiceExt;
 use tower_service::Service;
 
 use crate::error::{BoxError, Error, Kind};
+use crate::origin::Origin;
 use crate::session::{Body, Outgoing};
 
 /// A fallback service whose type is forgotten.
 #[derive(Clone)]
-pub(crate) struct Fallback(Arc<dyn Fn(Request<RequestBody>) -> Answer + Send + Sync>);
+pub(crate) struct Fallback(Arc<dyn Fn(Request<RequestBody>, Origin) -> Answer + Send + Sync>);
 
 type Answer = BoxFuture<'static, Result<Response<Body>, Error>>;
 
@@ -30,7 +31,7 @@ impl Fallback {
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        Self(Arc::new(move |request| {
+        Self(Arc::new(move |request, origin| {
             let service = service.clone();
             Box::pin(async move {
                 let response = service.oneshot(request).await.map_err(|error| {
@@ -40,13 +41,14 @@ impl Fallback {
                         Err(error) => Error::new(Kind::Io, "the fallback service failed").with_source(error),
                     }
                 })?;
-                Ok(response.map(Body::other))
+                Ok(response.map(|body| Body::other(body, origin)))
             })
         }))
     }
 
-    pub(super) fn call(&self, request: Request<RequestBody>) -> Answer {
-        (self.0)(request)
+    /// The answer to a request for this origin.
+    pub(super) fn call(&self, request: Request<RequestBody>, origin: &Origin) -> Answer {
+        (self.0)(request, origin.clone())
     }
 }
 

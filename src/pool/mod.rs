@@ -252,6 +252,9 @@ impl<O: Key> Lease<O> {
         B::Error: Into<BoxError>,
     {
         let entry = self.held.slot.env().clone();
+        if self.lifeline.is_closed() {
+            return Err(entry.name(self::core::closed()));
+        }
         let (mut parts, body) = request.into_parts();
         service::complete(&mut parts, entry.key.origin())?;
         let body = Outgoing::new(body, entry.core.config.replay_buffer);

@@ -64,6 +64,8 @@ enum Readiness<O: Key> {
     Idle,
     Waiting(Queue<Entry<O>>, Option<Pin<Box<Sleep>>>),
     Held(Queue<Entry<O>>),
+    /// The origin speaks only HTTP/1.1, which a fallback takes.
+    Elsewhere,
     /// To be returned by the next call.
     Failed(Error),
 }
@@ -90,7 +92,8 @@ impl<O: Key> OriginPool<O> {
         }
         if let Readiness::Idle = self.ready {
             match self.ask() {
-                Ok(queue) => self.ready = Readiness::Waiting(queue, None),
+                Ok(Some(queue)) => self.ready = Readiness::Waiting(queue, None),
+                Ok(None) => self.ready = Readiness::Elsewhere,
                 Err(error) => self.ready = Readiness::Failed(error),
             }
         }
@@ -122,15 +125,22 @@ impl<O: Key> OriginPool<O> {
                     self.ready = Readiness::Held(queue);
                 }
             }
+            Err(error) if error.is_h1_only() && entry.core.fallback.is_some() => {
+                self.ready = Readiness::Elsewhere;
+            }
             Err(error) => self.ready = Readiness::Failed(error),
         }
         Poll::Ready(Ok(()))
     }
 
-    fn ask(&self) -> Result<Queue<Entry<O>>, Error> {
+    /// A place in the queue, unless no slot is needed.
+    fn ask(&self) -> Result<Option<Queue<Entry<O>>>, Error> {
         let entry = self.lifeline.entry(&self.key)?;
+        if entry.goes_elsewhere() {
+            return Ok(None);
+        }
         let (_, caller) = entry.caller(true, true)?;
-        Ok(Queue::last(entry, caller))
+        Ok(Some(Queue::last(entry, caller)))
     }
 }
 

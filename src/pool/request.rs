@@ -22,7 +22,6 @@ use super::dial::h1_only;
 use super::entry::{Entry, Wire};
 use super::fallback::RequestBody;
 use super::handle::Lifeline;
-use crate::clock;
 use crate::error::{Chain, Error};
 use crate::origin::Key;
 use crate::session::link::{Failure, Occupied};
@@ -69,7 +68,7 @@ impl<O: Key> Exchange<O> {
 impl<O: Key> Exchange<O> {
     /// Sends the request, on `held` if the caller has a slot already.
     pub(super) async fn run(&mut self, held: Option<Held<O>>, first: bool) -> Result<Response<Body>, Error> {
-        if held.is_none() && self.goes_elsewhere() {
+        if held.is_none() && self.entry.goes_elsewhere() {
             return Box::pin(self.fall_back()).await;
         }
         let mut next = held;
@@ -209,13 +208,6 @@ impl<O: Key> Exchange<O> {
         self.entry.acquire_own().await?.ok()
     }
 
-    /// Whether the origin is known to speak only HTTP/1.1 and that is not the pool's business.
-    fn goes_elsewhere(&self) -> bool {
-        let core = &self.entry.core;
-        let elsewhere = core.fallback.is_some() || cfg!(not(feature = "http1"));
-        elsewhere && core.h1_only.lock().get(&self.entry.key, clock::now()).is_some()
-    }
-
     async fn fall_back(&mut self) -> Result<Response<Body>, Error> {
         let Some(fallback) = &self.entry.core.fallback else {
             return Err(self.entry.name(h1_only()));
@@ -225,7 +217,7 @@ impl<O: Key> Exchange<O> {
         let parts = std::mem::replace(&mut self.parts, nothing);
         let request = Request::from_parts(parts, RequestBody(self.body.take()));
         fallback
-            .call(request)
+            .call(request, self.entry.key.origin())
             .await
             .map_err(|error| self.entry.name(error))
     }

@@ -19,6 +19,7 @@ use super::h2_body::H2Body;
 use super::link::Address;
 use super::tail::Upstream;
 use crate::error::{BoxError, Error, Kind};
+use crate::origin::Origin;
 
 /// A response body, streamed: an [`http_body::Body`] of [`Bytes`].
 ///
@@ -76,13 +77,15 @@ impl Body {
     }
 
     /// Somebody else's body, of a fallback service.
-    pub(crate) fn other<B>(body: B) -> Self
+    pub(crate) fn other<B>(body: B, origin: Origin) -> Self
     where
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let body =
-            body.map_err(|error| Error::new(Kind::Body, "the response body failed").with_source(error));
+        let body = body.map_err(move |error| {
+            let failed = Error::new(Kind::Body, "the response body failed").with_source(error);
+            failed.with_origin(&origin)
+        });
         Self {
             kind: Inner::Other(body.boxed_unsync()),
         }

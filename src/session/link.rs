@@ -118,13 +118,13 @@ pub struct ConnectionInfo {
 #[derive(Debug)]
 pub(crate) struct Address {
     pub(crate) session: u64,
+    /// Errors name it.
+    pub(crate) origin: Origin,
     pub(crate) version: Version,
     pub(crate) peer: Option<SocketAddr>,
     pub(crate) local: Option<SocketAddr>,
     /// The server proved who it is: what it says about protocols may be remembered.
     pub(crate) authenticated: bool,
-    /// Whose session it is, to be named in errors.
-    pub(crate) origin: Origin,
 }
 
 impl ConnectionInfo {

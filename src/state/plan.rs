@@ -162,6 +162,14 @@ impl<C: Clone> OriginState<C> {
         self.replan(now);
     }
 
+    /// The origin speaks only HTTP/1.1, which is spoken elsewhere: nobody waits for it here, and its h2 sessions take no
+    /// more work (P26, P27).
+    pub fn turn_away(&mut self, cause: C, now: Instant) {
+        let now = self.advance(now);
+        self.fail_waiters(None, None, &Failure::Dial(cause));
+        self.retire_h2(now);
+    }
+
     /// After the TTL the next dial offers h2 again, alone. Until an h2 session opens the bound stays that of HTTP/1.1.
     fn forget_h1_only(&mut self, now: Instant) {
         if self.plan.h1_only_until.is_some_and(|until| until <= now) {

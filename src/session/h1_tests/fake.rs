@@ -149,11 +149,11 @@ impl Fake {
         let (ours, theirs) = tokio::io::duplex(buffer);
         let address = Address {
             session: 11,
+            origin: "https://fake".parse().unwrap(),
             version: Version::HTTP_11,
             peer: None,
             local: None,
             authenticated: false,
-            origin: "http://server".parse().unwrap(),
         };
         let connection = Connection::new(ours, Version::HTTP_11);
         let (h1, driver) = handshake_h1(connection, &tuning(), Arc::new(address))

@@ -1,6 +1,6 @@
 //! How sessions end that nobody wants any more, or that failed.
 
-use super::super::{Acquired, Reason};
+use super::super::{Acquired, Claim, Failure, Reason};
 use super::bench::{Bench, caller, secs};
 
 #[test]
@@ -44,4 +44,20 @@ fn an_origin_that_is_forgotten_says_so() {
     bench.run(|state, now| state.evict(now));
     assert_eq!(bench.closed, [(idle, Reason::Evicted)]);
     assert_eq!(bench.acquire(caller()), Acquired::Closed);
+}
+
+#[test]
+fn those_who_wait_are_turned_away_when_http1_is_spoken_elsewhere() {
+    // P26, P27: nobody dials for them, and what runs goes on.
+    let mut bench = Bench::new(|limits| limits.max_sessions = 1);
+    let busy = bench.serving(1);
+    bench.take();
+    let waiters = bench.queue_many(2);
+    bench.run(|state, now| state.turn_away("elsewhere", now));
+    for waiter in waiters {
+        assert_eq!(bench.claim(waiter), Claim::Failed(Failure::Dial("elsewhere")));
+    }
+    assert!(bench.dials.is_empty());
+    bench.release(busy);
+    assert_eq!(bench.closed, [(busy, Reason::Protocol)]);
 }
