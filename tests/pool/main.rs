@@ -1,13 +1,26 @@
 //! The pool, end to end: over real loopback TLS against counting servers, and in memory with a paused clock against
 //! peers whose every frame the test decides.
+#![cfg(all(feature = "tls", feature = "http1"))]
 
 #[path = "../support/mod.rs"]
 mod support;
 
+mod bodies;
 mod capacity;
+mod current_thread;
 mod dialing;
+mod errors;
+mod fallback;
+mod flow;
+mod h1;
+mod headers;
+mod lifecycle;
 mod limits;
+mod origin_service;
 mod replay;
+mod sharing;
 mod smoke;
+mod stats;
+mod useless;
 mod util;
 mod waiters;

@@ -154,6 +154,11 @@ impl Net {
         dial.expect("the pool is there")
     }
 
+    /// The next dial, however long it takes; `None` once the pool is gone.
+    pub(crate) async fn next_dial(&mut self) -> Option<Dial<Origin>> {
+        self.listener.accept().await
+    }
+
     /// The dials that are there already, once everything has run that can.
     pub(crate) async fn dials(&mut self) -> Vec<Dial<Origin>> {
         settle().await;

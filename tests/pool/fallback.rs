@@ -1,0 +1,162 @@
+//! HTTP/1.1 as somebody else's business (P26, P27).
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use h2pool::{H2Pool, RequestBody};
+use http::{Request, Response, Version};
+use http_body_util::{BodyExt, Full};
+use tower::service_fn;
+
+use crate::support::peer::code;
+use crate::support::server::Server;
+use crate::util::*;
+
+/// A pool whose fallback echoes the method, the URI and the body, and counts its calls.
+fn with_fallback(builder: h2pool::Builder) -> (h2pool::Builder, Arc<AtomicUsize>) {
+    let calls = Arc::<AtomicUsize>::default();
+    let counting = calls.clone();
+    let service = service_fn(move |request: Request<RequestBody>| {
+        counting.fetch_add(1, Ordering::SeqCst);
+        async move {
+            let (head, body) = (
+                format!("{} {} ", request.method(), request.uri()),
+                request.into_body(),
+            );
+            let mut answer = head.into_bytes();
+            answer.extend_from_slice(&body.collect().await.unwrap().to_bytes());
+            Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(answer))))
+        }
+    });
+    (builder.fallback(service), calls)
+}
+
+#[tokio::test]
+async fn an_origin_without_h2_goes_to_the_fallback() {
+    // P27
+    let server = Server::builder().h1_only().start().await;
+    let (builder, calls) = with_fallback(tls());
+    let pool = builder.build().unwrap();
+    for nth in 1..=5 {
+        let read = join(fetch(&pool, post(server.uri("/a?b"), "a body")))
+            .await
+            .unwrap();
+        assert_eq!(read.body, format!("POST {} a body", server.uri("/a?b")));
+        assert_eq!(calls.load(Ordering::SeqCst), nth);
+    }
+    let counts = server.counts();
+    assert_eq!(
+        (counts.accepted, counts.requests),
+        (1, 0),
+        "one look, and then straight away"
+    );
+    assert_eq!((pool.stats().streams, pool.stats().waiters), (0, 0));
+    assert!(pool.is_h1_only(&origin(&format!("https://{}", server.addr()))));
+}
+
+#[tokio::test]
+async fn an_origin_with_h2_does_not() {
+    // P27
+    let server = Server::start().await;
+    let (builder, calls) = with_fallback(tls());
+    let pool = builder.build().unwrap();
+    assert_eq!(join(fetch(&pool, get(server.uri("/")))).await.unwrap().body, "ok");
+    assert_eq!(calls.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_who_wait_for_the_first_look_are_served_by_it() {
+    // P27
+    let (builder, calls) = with_fallback(H2Pool::builder());
+    let (pool, mut net) = net(builder);
+    let requests = fetch_many(&pool, &uri("https://a/"), 50);
+    let server = Server::builder().h1_only().start_in_memory();
+    server.attach(net.dial().await.accept(Version::HTTP_11));
+    for read in join_all(requests).await {
+        assert_eq!(read.unwrap().body, "GET https://a/ ");
+    }
+    assert_eq!(calls.load(Ordering::SeqCst), 50);
+    assert_eq!(net.dials().await.len(), 0);
+    assert_eq!(pool.stats().dials_failed, 0, "an answer is no failure");
+    // A service of the origin, and a lease, go the same way or say so.
+    let mut service = pool.origin(origin("https://a"));
+    let ready = tower::ServiceExt::<Request<Full<Bytes>>>::ready(&mut service)
+        .await
+        .unwrap();
+    let response = tower::Service::call(ready, post(uri("/relative"), "x"))
+        .await
+        .unwrap();
+    assert_eq!(read(response).await.unwrap().body, "POST https://a/relative x");
+}
+
+#[tokio::test(start_paused = true)]
+async fn http1_required_goes_to_the_fallback_with_its_body() {
+    // P26, P27
+    let (builder, calls) = with_fallback(H2Pool::builder());
+    let (pool, mut net) = net(builder);
+    let request = fetch(&pool, post(uri("https://a/"), "a body"));
+    let mut peer = net.ready_peer(10).await;
+    let stream = peer.next_request().await.head.stream;
+    peer.send_rst(stream, code::HTTP_1_1_REQUIRED).await;
+    assert_eq!(join(request).await.unwrap().body, "POST https://a/ a body");
+    assert_eq!((calls.load(Ordering::SeqCst), net.dials().await.len()), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn plain_text_goes_there_unseen() {
+    // P27, P28
+    let (builder, calls) = with_fallback(H2Pool::builder());
+    let (pool, mut net) = net(builder);
+    for _ in 0..3 {
+        let read = join(fetch(&pool, get(uri("http://a/")))).await.unwrap();
+        assert_eq!(read.body, "GET http://a/ ");
+    }
+    assert_eq!((calls.load(Ordering::SeqCst), net.dials().await.len()), (3, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_who_wait_when_http1_is_asked_for_go_there_too() {
+    // P26, P27
+    let (builder, calls) = with_fallback(H2Pool::builder().max_sessions(1));
+    let (pool, mut net) = net(builder);
+    let running = fetch(&pool, get(uri("https://a/running")));
+    let mut peer = net.ready_peer(2).await;
+    let first = peer.next_headers().await.stream;
+    settle().await;
+    let asked = fetch(&pool, get(uri("https://a/asked")));
+    let second = peer.next_headers().await.stream;
+    let waiting = fetch_many(&pool, &uri("https://a/waiting"), 5);
+    settle().await;
+    assert_eq!(pool.stats().waiters, 5);
+    peer.send_rst(second, code::HTTP_1_1_REQUIRED).await;
+    // The slot came free before anybody knew; whoever got it hears the same.
+    let third = peer.next_headers().await.stream;
+    peer.send_rst(third, code::HTTP_1_1_REQUIRED).await;
+    assert_eq!(join(asked).await.unwrap().body, "GET https://a/asked ");
+    for read in join_all(waiting).await {
+        assert_eq!(read.unwrap().body, "GET https://a/waiting ");
+    }
+    peer.respond(first, 200, b"h2 after all").await;
+    assert_eq!(join(running).await.unwrap().body, "h2 after all");
+    assert_eq!((calls.load(Ordering::SeqCst), net.dials().await.len()), (6, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_fallback_says_is_what_the_caller_gets() {
+    // P27, P41
+    let failing = service_fn(|_: Request<RequestBody>| async {
+        Err::<Response<Full<Bytes>>, _>(std::io::Error::other("the fallback's own trouble"))
+    });
+    let (pool, mut net) = net(H2Pool::builder().fallback(failing));
+    pool.mark_h1_only(&origin("https://a"));
+    let error = pool.request(get(uri("https://a/"))).await.unwrap_err();
+    let cause = std::error::Error::source(&error).unwrap();
+    assert_eq!(cause.to_string(), "the fallback's own trouble");
+    assert_eq!(
+        (error.origin(), error.is_unprocessed()),
+        (Some("https://a:443"), false)
+    );
+    assert_eq!(net.dials().await.len(), 0);
+}

@@ -1,0 +1,155 @@
+//! Sessions that are opened and lead nowhere, and what is sent before SETTINGS (P3, P9, P21).
+
+use std::time::Duration;
+
+use h2pool::{Error, H2Pool};
+use http::Version;
+
+use crate::support::peer::{Frame, Peer, code};
+use crate::util::*;
+
+/// How many sessions a pool opened within `seconds`, each of which `then` ended, and how its one request failed.
+async fn loop_of_sessions<F, Fut>(seconds: f64, then: F) -> (usize, Error)
+where
+    F: Fn(Peer) -> Fut + Send + 'static,
+    Fut: Future<Output = ()> + Send + 'static,
+{
+    let (pool, mut net) = net(H2Pool::builder());
+    let request = fetch(&pool, get(uri("https://a/")));
+    let dials = tokio::spawn(async move {
+        let mut dials = 0;
+        let deadline = now() + Duration::from_secs_f64(seconds);
+        while let Ok(dial) = tokio::time::timeout_at(deadline, net.dial()).await {
+            dials += 1;
+            tokio::spawn(then(Peer::new(dial.accept(Version::HTTP_2))));
+        }
+        dials
+    });
+    let error = join(request).await.unwrap_err();
+    // Callers go on coming.
+    let more = async {
+        loop {
+            drop(join(fetch(&pool, get(uri("https://a/")))).await);
+            settle().await;
+        }
+    };
+    let dials = tokio::select! {
+        dials = dials => dials.unwrap(),
+        () = more => unreachable!(),
+    };
+    (dials, error)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_says_goaway_at_once_is_no_loop() {
+    // P3, P9
+    let (dials, error) = loop_of_sessions(25.0, |mut peer| async move {
+        drop(peer.greet(&streams(10)).await);
+        peer.send_goaway(0, code::NO_ERROR, b"").await;
+        drop(peer.until_closed().await);
+    })
+    .await;
+    assert!(error.is_goaway() && error.is_unprocessed(), "{error:?}");
+    assert!((10..=32).contains(&dials), "{dials} dials in 25 s");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_closes_before_it_serves_is_no_loop() {
+    // P3, P9
+    let (dials, error) = loop_of_sessions(25.0, |peer| async move { drop(peer) }).await;
+    assert!(error.is_transient(), "{error:?}");
+    assert!((10..=32).contains(&dials), "{dials} dials in 25 s");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_refuses_before_its_settings_is_not_asked_again_and_again() {
+    // P21, P44, RFC 9113 §3.4: refusals of early streams count for nothing, but SETTINGS come first of all.
+    let (pool, mut net) = net(H2Pool::builder());
+    let request = fetch(&pool, get(uri("https://a/")));
+    let mut peer = net.peer().await;
+    peer.silent();
+    peer.expect_preface().await;
+    let head = peer.next_headers().await;
+    peer.send_rst(head.stream, code::REFUSED_STREAM).await;
+    let (read, took) = timed(join(request)).await;
+    assert!(
+        !read.unwrap_err().is_unprocessed() && took < Duration::from_millis(10),
+        "{took:?}"
+    );
+    assert!(
+        !peer
+            .until_closed()
+            .await
+            .iter()
+            .any(|frame| matches!(frame, Frame::Headers(_)))
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_of_zero_holds_requests_back() {
+    // P3
+    let (pool, mut net) = net(H2Pool::builder().max_sessions(1));
+    let request = fetch(&pool, post(uri("https://a/"), "body"));
+    let mut peer = net.ready_peer(0).await;
+    pass(5.0).await;
+    assert!(!request.is_finished());
+    assert_eq!(pool.sessions()[0].limit, 0);
+    peer.send_settings(&streams(1)).await;
+    assert_eq!(peer.next_request().await.body, "body");
+    peer.respond(1, 200, b"ok").await;
+    assert_eq!(join(request).await.unwrap().body, "ok");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_that_stays_zero_is_a_failed_dial() {
+    // P3, P9
+    let (pool, mut net) = net(H2Pool::builder().max_sessions(1));
+    let request = fetch(&pool, post(uri("https://a/"), "body"));
+    let mut peer = net.ready_peer(0).await;
+    let (read, took) = timed(join(request)).await;
+    let error = read.unwrap_err();
+    assert!(
+        error.is_connect() && error.is_timeout() && error.is_unprocessed(),
+        "{error:?}"
+    );
+    assert_eq!(took.as_secs(), 10);
+    let frames = peer.until_closed().await;
+    assert!(!frames.iter().any(|frame| matches!(frame, Frame::Headers(_))));
+    assert_eq!(pool.stats().sessions_closed.unused, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_burst_before_settings_survives_its_refusals() {
+    // P3, P21: nginx, Apache, HAProxy and others refuse what comes before their SETTINGS and exceeds them.
+    let (pool, mut net) = net(H2Pool::builder().max_sessions(1).max_replays(0));
+    let requests = fetch_many(&pool, &uri("https://a/"), 300);
+    let mut peer = net.peer().await;
+    peer.expect_preface().await;
+    settle().await;
+    peer.send_settings(&streams(10)).await;
+    let (mut refused, mut served) = (0, 0);
+    while served < 300 {
+        // All that the client has sent until now; it keeps to the limit once it knows it.
+        let mut heads = Vec::new();
+        while let Ok(frame) = tokio::time::timeout(Duration::from_millis(1), peer.recv()).await {
+            if let Some(Frame::Headers(head)) = frame.unwrap() {
+                heads.push(head.stream);
+            }
+        }
+        assert!(!heads.is_empty(), "after {served} answers");
+        for (nth, stream) in heads.iter().enumerate() {
+            if nth < 10 {
+                served += 1;
+                peer.respond(*stream, 200, b"ok").await;
+            } else {
+                refused += 1;
+                peer.send_rst(*stream, code::REFUSED_STREAM).await;
+            }
+        }
+    }
+    for read in join_all(requests).await {
+        assert_eq!(read.unwrap().body, "ok");
+    }
+    assert_eq!(refused, 90, "100 came early, 10 of them could be served");
+    assert_eq!(pool.stats().replays, 0);
+}
