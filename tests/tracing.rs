@@ -13,7 +13,10 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
 /// Keeps the message and the field names of each event of the pool.
 #[derive(Clone, Default)]
-struct Recorder(Arc<Mutex<Vec<(String, Vec<&'static str>)>>>);
+struct Recorder(Arc<Mutex<Vec<Event>>>);
+
+/// Message and field names.
+type Event = (String, Vec<&'static str>);
 
 impl Recorder {
     fn fields(&self, message: &str) -> Option<Vec<&'static str>> {

@@ -20,8 +20,8 @@ const GROWTH: f64 = 1.1;
 /// Everything that must come to pass does so within this time.
 const SOON: Duration = Duration::from_secs(40);
 const SESSIONS: usize = 4;
-/// Requests of a drill: twice what the sessions take at once.
-const DRILL: usize = 800;
+/// Requests of a drill: what the sessions take at once.
+const DRILL: usize = 400;
 
 /// An open pool keeps one timer on each runtime that uses it.
 const TIMERS: usize = 1;
@@ -88,10 +88,10 @@ fn pool() -> Result<H2Pool> {
         .connect_timeout(Duration::from_secs(2))
         .acquire_timeout(Duration::from_secs(5))
         .keep_alive_interval(Duration::from_millis(500))
-        .keep_alive_timeout(Duration::from_secs(1))
-        .header_timeout(Duration::from_secs(3))
-        .body_idle_timeout(Duration::from_secs(3))
-        .write_timeout(Duration::from_secs(3))
+        .keep_alive_timeout(Duration::from_secs(2))
+        .header_timeout(Duration::from_secs(5))
+        .body_idle_timeout(Duration::from_secs(5))
+        .write_timeout(Duration::from_secs(5))
         .max_age(Duration::from_secs(5))
         .drain_timeout(Duration::from_secs(3))
         .build()?;
