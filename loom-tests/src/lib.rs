@@ -1,24 +1,53 @@
-//! What surrounds an origin in a model: dials are noted and answered by the model, nothing else exists.
+//! What surrounds an origin in a model: dials are noted and answered by the model, sessions are names, and time stands
+//! still unless the model moves it.
+//!
+//! What lies in std's primitives here is seen by loom as one step: it is never locked over anything of loom's, and only
+//! the production code's own locks are points where loom switches threads.
 
-use std::sync::Arc as StdArc;
-use std::time::Instant;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc as StdArc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
 
 use h2pool::model::Arc;
-use h2pool::model::lease::{Queue, Slot};
+use h2pool::model::lease::{Queue, Refusal, Slot};
 use h2pool::model::shared::{Env, Handle, Shared, run};
-use h2pool::state::{Caller, DialOrder, Limits, OriginState, Protocol, Reason, RuntimeId, SessionId};
-use loom::sync::Mutex;
+use h2pool::state::{
+    Caller, DialEnd, DialOrder, Limits, OriginState, Phase, Protocol, Reason, RuntimeId, SessionId, Snapshot,
+};
 
-/// A session that is only a name.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Name(pub u32);
+/// How a caller's wait ends.
+pub type Answer = Result<Slot<World>, Refusal<&'static str>>;
+
+/// A session that is only a name, and a list of what it is told.
+#[derive(Clone, Debug)]
+pub struct Name {
+    pub name: u32,
+    told: StdArc<Mutex<Vec<(u32, Told)>>>,
+}
+
+/// What a session is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    Close(Reason),
+    Kill(Reason),
+}
 
 impl Handle for Name {
     fn remnant(&self) -> Self {
         self.clone()
     }
-    fn close(&self, _: Reason) {}
-    fn kill(&self, _: Reason) {}
+
+    fn close(&self, reason: Reason) {
+        lock(&self.told).push((self.name, Told::Close(reason)));
+    }
+
+    fn kill(&self, reason: Reason) {
+        lock(&self.told).push((self.name, Told::Kill(reason)));
+    }
+
     fn probe(&self) {}
 }
 
@@ -26,7 +55,17 @@ impl Handle for Name {
 pub struct World {
     shared: Shared<Name, &'static str>,
     orders: Mutex<Vec<DialOrder>>,
+    /// Orders from this one on are answered at once, by a session of one stream.
+    answered_from: AtomicU32,
+    ordered: AtomicU32,
+    names: AtomicU32,
+    told: StdArc<Mutex<Vec<(u32, Told)>>>,
     epoch: Instant,
+    millis: AtomicU64,
+    /// Callers that use a stream at this moment.
+    streams: AtomicU32,
+    /// A point where loom may switch threads.
+    pause: loom::sync::atomic::AtomicUsize,
 }
 
 impl Env for World {
@@ -38,11 +77,19 @@ impl Env for World {
     }
 
     fn now(&self) -> Instant {
-        self.epoch
+        self.epoch + Duration::from_millis(self.millis.load(Ordering::SeqCst))
     }
 
     fn dial(this: &Arc<Self>, order: DialOrder) {
-        this.orders.lock().unwrap().push(order);
+        let number = this.ordered.fetch_add(1, Ordering::SeqCst);
+        if number >= this.answered_from.load(Ordering::SeqCst) {
+            let hold = Hold(this.clone());
+            if let Some((id, _)) = hold.connect(order) {
+                hold.settings(id, 1);
+            }
+        } else {
+            lock(&this.orders).push(order);
+        }
     }
 
     fn arm(_: &Arc<Self>, _: Instant) -> Option<RuntimeId> {
@@ -65,71 +112,84 @@ pub fn caller() -> Caller {
 pub struct Hold(pub Arc<World>);
 
 impl Hold {
-    /// An origin without sessions.
+    /// An origin without sessions, with one at most; its dials wait for the model.
     pub fn new(change: impl FnOnce(&mut Limits)) -> Self {
-        let mut limits = Limits::default();
+        let mut limits = Limits {
+            max_sessions: 1,
+            backoff_base: Duration::ZERO,
+            ..Limits::default()
+        };
         change(&mut limits);
         let epoch = Instant::now();
         let state = OriginState::new(StdArc::new(limits), epoch, 1);
         Self(Arc::new(World {
             shared: Shared::new(state),
             orders: Mutex::new(Vec::new()),
+            answered_from: AtomicU32::new(u32::MAX),
+            ordered: AtomicU32::new(0),
+            names: AtomicU32::new(0),
+            told: StdArc::new(Mutex::new(Vec::new())),
             epoch,
+            millis: AtomicU64::new(0),
+            streams: AtomicU32::new(0),
+            pause: loom::sync::atomic::AtomicUsize::new(0),
         }))
     }
 
-    /// An origin with one session of this many streams, opened by a caller that is gone.
+    /// An origin with one session of this many streams that has served something; dials from now on are answered at
+    /// once.
     pub fn with_session(streams: u32, change: impl FnOnce(&mut Limits)) -> (Self, SessionId) {
         let world = Self::new(change);
-        let opener = world.queue();
-        let order = world.opened_by(opener);
-        let id = world.connect(order, 1);
+        let mut opener = world.queue();
+        assert!(poll_once(&mut opener).is_none());
+        let (id, _) = world.connect(world.next_order()).expect("wanted");
+        drop(opener);
         world.settings(id, streams);
-        run(&world.0, |inner| inner.state.handle_answered(id, world.0.epoch));
+        run(&world.0, |inner| inner.state.handle_answered(id, world.0.now()));
+        world.answer_dials();
         (world, id)
     }
 
-    fn opened_by(&self, mut queue: Queue<World>) -> DialOrder {
-        let waker = futures_util::task::noop_waker();
-        let mut cx = std::task::Context::from_waker(&waker);
-        assert!(std::pin::Pin::new(&mut queue).poll(&mut cx).is_pending());
-        self.next_order()
+    /// Dials from now on are answered at once.
+    pub fn answer_dials(&self) {
+        self.0.answered_from.store(0, Ordering::SeqCst);
     }
 
     /// The oldest dial that was ordered and not answered.
     pub fn next_order(&self) -> DialOrder {
-        self.0.orders.lock().unwrap().remove(0)
-    }
-
-    /// How many dials are ordered and not answered.
-    pub fn orders(&self) -> usize {
-        self.0.orders.lock().unwrap().len()
+        lock(&self.0.orders).remove(0)
     }
 
     /// A dial succeeds.
-    pub fn connect(&self, order: DialOrder, name: u32) -> SessionId {
+    pub fn connect(&self, order: DialOrder) -> Option<(SessionId, u32)> {
+        let now = self.0.now();
         run(&self.0, |inner| {
-            let id = inner
-                .state
-                .handle_dialed(order.id, Protocol::H2, self.0.epoch)
-                .expect("wanted");
-            assert!(inner.set_handle(id, Name(name)).is_none());
-            id
+            let id = inner.state.handle_dialed(order.id, Protocol::H2, now)?;
+            let name = self.0.names.fetch_add(1, Ordering::SeqCst);
+            let told = self.0.told.clone();
+            assert!(inner.set_handle(id, Name { name, told }).is_none());
+            Some((id, name))
         })
+    }
+
+    /// A dial ends without a session.
+    pub fn end_dial(&self, order: DialOrder, end: DialEnd<&'static str>) {
+        let now = self.0.now();
+        run(&self.0, |inner| inner.state.handle_dial_ended(order.id, end, now));
     }
 
     /// The server's limit.
     pub fn settings(&self, id: SessionId, streams: u32) {
-        run(&self.0, |inner| {
-            inner.state.handle_settings(id, streams, self.0.epoch)
-        });
+        let now = self.0.now();
+        run(&self.0, |inner| inner.state.handle_settings(id, streams, now));
     }
 
-    /// The connection is gone.
+    /// The connection is gone, as its driver says.
     pub fn lose(&self, id: SessionId) {
+        let now = self.0.now();
         drop(run(&self.0, |inner| {
             let handle = inner.take_handle(id);
-            inner.state.handle_closed(id, "lost", self.0.epoch);
+            inner.state.handle_closed(id, "lost", now);
             handle
         }));
     }
@@ -141,19 +201,87 @@ impl Hold {
 
     /// Waits for a slot.
     pub fn acquire(&self) -> Slot<World> {
-        match loom::future::block_on(self.queue()) {
-            Ok(slot) => slot,
-            Err(refusal) => panic!("refused: {refusal:?}"),
-        }
+        answered(loom::future::block_on(self.queue()))
     }
 
-    /// Streams in use over all sessions, and callers that wait.
-    pub fn in_use(&self) -> (u32, u32) {
-        self.0.shared.read(|inner| {
-            (
-                inner.state.snapshot().map(|session| session.in_use).sum(),
-                inner.state.waiting(),
-            )
-        })
+    /// Uses a slot, which at most this many do at once, and gives it back.
+    pub fn use_slot(&self, slot: Slot<World>, limit: u32) {
+        let others = self.0.streams.fetch_add(1, Ordering::SeqCst);
+        assert!(others < limit, "more streams than the server allows");
+        self.0.pause.load(loom::sync::atomic::Ordering::SeqCst);
+        self.0.streams.fetch_sub(1, Ordering::SeqCst);
+        drop(slot);
     }
+
+    /// Lets time pass.
+    pub fn pass(&self, millis: u64) {
+        self.0.millis.fetch_add(millis, Ordering::SeqCst);
+    }
+
+    /// What sessions were told so far.
+    pub fn told(&self) -> Vec<(u32, Told)> {
+        lock(&self.0.told).clone()
+    }
+
+    /// The sessions.
+    pub fn sessions(&self) -> Vec<Snapshot> {
+        self.0.shared.read(|inner| inner.state.snapshot().collect())
+    }
+
+    /// Whether a session takes work.
+    pub fn is_active(&self, id: SessionId) -> bool {
+        let active = |session: &Snapshot| session.id == id && session.phase == Phase::Active;
+        self.sessions().iter().any(active)
+    }
+
+    /// The end of a model: the books are in order, nothing is in use, and nobody waits.
+    pub fn settled(&self) {
+        self.0.shared.read(|inner| {
+            inner.state.audit();
+            assert_eq!(
+                inner.state.unclaimed(),
+                0,
+                "nobody waits, and nothing waits to be claimed"
+            );
+            let in_use: u32 = inner.state.snapshot().map(|session| session.in_use).sum();
+            assert_eq!(in_use, 0, "no slot leaked");
+        });
+    }
+}
+
+/// A slot that must have been given.
+pub fn answered(answer: Answer) -> Slot<World> {
+    answer.unwrap_or_else(|refusal| panic!("refused: {refusal:?}"))
+}
+
+/// Polls once, with a waker that does nothing.
+pub fn poll_once(queue: &mut Queue<World>) -> Option<Answer> {
+    match Pin::new(queue).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(answer) => Some(answer),
+        Poll::Pending => None,
+    }
+}
+
+/// Checks every interleaving with at most this many preemptions, and says how many there were.
+pub fn model(preemptions: usize, check: impl Fn() + Send + Sync + 'static) {
+    let executions = StdArc::new(AtomicU64::new(0));
+    let count = executions.clone();
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(preemptions);
+    let started = Instant::now();
+    builder.check(move || {
+        count.fetch_add(1, Ordering::SeqCst);
+        check();
+    });
+    let thread = std::thread::current();
+    println!(
+        "| `{}` | {preemptions} | {} | {} ms |",
+        thread.name().unwrap_or_default(),
+        executions.load(Ordering::SeqCst),
+        started.elapsed().as_millis()
+    );
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

