@@ -121,6 +121,28 @@ async fn polled_in_vain() {
     assert_eq!(peer.next_reset().await, (stream, code::CANCEL));
 }
 
+// P44: the time begins with the head, whether or not anything follows.
+#[tokio::test(start_paused = true)]
+async fn nothing_but_a_head() {
+    for polled in [true, false] {
+        let mut bench = bench();
+        let request = bench.get("/");
+        let mut peer = bench.peer(&[]).await;
+        let stream = head(&mut peer).await;
+        let mut body = response(request).await.into_body();
+        let start = now();
+        if polled {
+            let frame = tokio::time::timeout(2 * IDLE, body.frame()).await.unwrap();
+            assert!(frame.unwrap().unwrap_err().is_timeout());
+        } else {
+            tokio::time::sleep(IDLE + Duration::from_millis(1)).await;
+        }
+        assert_eq!(start.elapsed().as_secs(), 40);
+        assert_eq!(peer.next_reset().await, (stream, code::CANCEL));
+        assert_eq!(start.elapsed().as_secs(), 40);
+    }
+}
+
 // P44: each frame read counts, and so a slow body lives as long as it likes.
 #[tokio::test(start_paused = true)]
 async fn slow_but_not_idle() {

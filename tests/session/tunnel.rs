@@ -88,6 +88,27 @@ async fn extended_connect() {
     assert_eq!(bench.pool.stats().streams, 0);
 }
 
+// P33, P4: a lease that was granted before SETTINGS waits for them all the same.
+#[tokio::test(start_paused = true)]
+async fn extended_connect_on_a_lease() {
+    let mut bench = Bench::new(|builder| builder);
+    let pool = bench.pool.clone();
+    let (granted, leased) = tokio::sync::oneshot::channel();
+    let answer = tokio::spawn(async move {
+        let lease = pool.acquire(&"https://server".parse().unwrap()).await?;
+        granted.send(()).unwrap();
+        lease.send(websocket("/chat", empty())).await
+    });
+    let mut peer = Peer::new(bench.raw().await);
+    leased.await.unwrap();
+    settle().await;
+    peer.handshake(ALLOWED).await;
+    let head = peer.next_headers().await;
+    assert_eq!(head.get(":protocol"), Some("websocket"));
+    peer.respond(head.stream, 200, b"welcome").await;
+    assert_eq!(text(response(answer).await.into_body()).await, "welcome");
+}
+
 // P33: a server that does not allow it: an error of the request, of which the server hears nothing.
 #[tokio::test(start_paused = true)]
 async fn extended_connect_is_not_allowed() {

@@ -70,6 +70,33 @@ async fn uploads_take_turns() {
     assert_eq!(text(response(small).await.into_body()).await, "done");
 }
 
+// P30: nor does an upload hold what a slow socket does not take: the rest is there for others.
+#[tokio::test(start_paused = true)]
+async fn a_large_upload_leaves_a_share() {
+    let mut bench = Bench::new(|builder| builder);
+    let first = bench.get("/first");
+    let mut peer = bench.peer(WIDE).await;
+    peer.send_window_update(0, 1 << 20).await;
+    let stream = peer.next_headers().await.stream;
+    peer.respond(stream, 200, b"").await;
+    response(first).await;
+    // The transport holds 64 KiB, h2 400; the window would take 1 MiB.
+    let _large = bench.send(put("/large", full(vec![7; 4_000_000])));
+    settle().await;
+    let _small = bench.send(put("/small", full(vec![8; 20_000])));
+    settle().await;
+    let mut sums = HashMap::new();
+    for _ in 0..30 {
+        collect(&mut peer, &mut sums).await;
+    }
+    assert_eq!(sums[&5], 20_000, "{sums:?}");
+    assert_eq!(
+        sums[&3] + sums[&5],
+        65_535 + (1 << 20),
+        "all that was allowed is used"
+    );
+}
+
 // P30: an upload with nothing to send holds nothing of the connection's window.
 #[tokio::test(start_paused = true)]
 async fn an_idle_upload_holds_nothing() {
