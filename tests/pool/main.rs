@@ -7,6 +7,7 @@ mod support;
 
 mod bodies;
 mod capacity;
+mod chaos;
 mod current_thread;
 mod dialing;
 mod errors;
@@ -21,6 +22,7 @@ mod replay;
 mod sharing;
 mod smoke;
 mod stats;
+mod storms;
 mod useless;
 mod util;
 mod waiters;
