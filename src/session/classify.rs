@@ -7,12 +7,23 @@ use super::link::Failure;
 use super::meter::Violation;
 use crate::error::{Error, Kind};
 
+/// How far a request's HEADERS came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sent {
+    /// The transport took nothing of them.
+    Not,
+    /// The transport took them when the server's SETTINGS were not known.
+    Early,
+    /// The transport took them.
+    Whole,
+}
+
 /// An error before response headers; `violation` is what the stream went over.
 pub(super) fn before_response(
     control: &Control,
     violation: Option<Violation>,
     error: h2::Error,
-    early: bool,
+    sent: Sent,
 ) -> Failure {
     let describe = |control, error| describe(control, violation, error);
     let remote = error.is_remote();
@@ -28,19 +39,32 @@ pub(super) fn before_response(
             .meter
             .goaway()
             .is_some_and(|goaway| goaway.last_stream_id > 0);
-        let blameless = (early && refused) || (excluded && takes_others);
+        let blameless = (sent == Sent::Early && refused) || (excluded && takes_others);
         return Failure::Unprocessed {
             error: describe(control, error).with_unprocessed(true),
             blameless,
         };
     }
-    Failure::Failed(describe(control, error))
+    let unsent = sent == Sent::Not && connection_over(&error);
+    let error = describe(control, error);
+    if !unsent {
+        return Failure::Failed(error);
+    }
+    let error = error.with_unprocessed(true);
+    // A time limit that ended the session was the request's, too.
+    if error.is_timeout() || error.is_keep_alive_timeout() {
+        return Failure::Failed(error);
+    }
+    Failure::Unprocessed {
+        error,
+        blameless: false,
+    }
 }
 
 /// An error of `send_request`: nothing was handed to the connection.
 pub(super) fn not_opened(control: &Control, error: h2::Error) -> Failure {
     if error.is_go_away() || error.is_io() || error.is_reset() {
-        return match before_response(control, None, error, false) {
+        return match before_response(control, None, error, Sent::Not) {
             Failure::Failed(error) | Failure::Unprocessed { error, .. } => Failure::NotSent(error),
             other => other,
         };
@@ -76,10 +100,14 @@ pub(super) fn stream_over_bound(violation: Violation) -> Error {
     .with_source(violation)
 }
 
+/// The connection ended, and not by a GOAWAY of the server.
+fn connection_over(error: &h2::Error) -> bool {
+    error.is_io() || (error.is_go_away() && !error.is_remote())
+}
+
 /// The error as the caller sees it. A session that ended for a reason of its own says that reason.
 fn describe(control: &Control, violation: Option<Violation>, error: h2::Error) -> Error {
-    let connection_over = error.is_io() || (error.is_go_away() && !error.is_remote());
-    if connection_over {
+    if connection_over(&error) {
         if let Some(cause) = control.cause() {
             return cause.clone();
         }

@@ -20,7 +20,7 @@ use http::{HeaderMap, Request, Response};
 
 use super::body::Body;
 use super::bound::{Bound, late_headers};
-use super::classify;
+use super::classify::{self, Sent};
 use super::h2::H2;
 use super::head;
 use super::link::{Failure, Observer, Occupied};
@@ -180,7 +180,12 @@ fn failed(mut pending: Pending, error: h2::Error, early: bool) -> Failure {
     let Some(tail) = pending.settle() else {
         return Failure::Failed(Error::new(Kind::Io, "the stream was lost").with_source(error));
     };
-    let failure = classify::before_response(tail.control(), tail.violation(), error, early);
+    let sent = match tail.control().meter.is_written(tail.id()) {
+        false => Sent::Not,
+        true if early => Sent::Early,
+        true => Sent::Whole,
+    };
+    let failure = classify::before_response(tail.control(), tail.violation(), error, sent);
     if let Failure::Unprocessed {
         error,
         blameless: false,

@@ -136,5 +136,5 @@ async fn servers_drain_and_nobody_notices() {
         (500, 0),
         "{counts:?}"
     );
-    assert!(counts.accepted > 10);
+    assert!(counts.accepted > 2, "two sessions were replaced");
 }

@@ -6,6 +6,7 @@ mod support;
 
 mod bench;
 mod bodies;
+mod endings;
 mod flow;
 mod keep_alive;
 mod path;

@@ -3,7 +3,7 @@
 use std::io::{self, ErrorKind, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -14,6 +14,10 @@ use super::traffic::{FromPeer, ToPeer};
 ///
 /// Once the peer went over a bound, what came before is still read, then reading fails with `InvalidData` and a
 /// [`Violation`](super::Violation) inside. While a stream is to be cut for its small frames, nothing is read.
+///
+/// A write that fails does not end the connection at once: a server that said GOAWAY and closed makes writes fail while its
+/// last words, which tell what was processed, lie unread. Writes are swallowed from then on (nobody hears of what was in
+/// them), what can be read at once is read, and then the error of the write is the error of the connection.
 #[derive(Debug)]
 pub(crate) struct MeteredIo<T> {
     io: T,
@@ -22,6 +26,8 @@ pub(crate) struct MeteredIo<T> {
     to_peer: ToPeer,
     /// Streams handed to h2 when reading last waited for writing.
     held_for: u64,
+    /// The error of the write that failed.
+    broken: Option<io::Error>,
 }
 
 impl<T> MeteredIo<T> {
@@ -32,6 +38,7 @@ impl<T> MeteredIo<T> {
             from_peer: FromPeer::new(&meter.bounds),
             to_peer: ToPeer::new(),
             held_for: 0,
+            broken: None,
             meter,
         }
     }
@@ -48,20 +55,43 @@ impl<T> MeteredIo<T> {
         }
     }
 
-    /// Notes the outcome of a flush or shutdown.
-    fn flushed(&self, result: Poll<io::Result<()>>) -> Poll<io::Result<()>> {
-        match result {
-            Poll::Pending => self.meter.write_waits(crate::clock::now),
-            Poll::Ready(_) => self.meter.write_moves(),
+    /// From now on writes are swallowed; the connection is polled once more to read what there is.
+    fn break_off(&mut self, error: io::Error, cx: &Context<'_>) {
+        self.broken = Some(error);
+        self.meter.write_moves();
+        cx.waker().wake_by_ref();
+    }
+
+    /// The error of the write that failed, when nothing is left to be read.
+    fn break_down(&mut self) -> io::Result<()> {
+        match &mut self.broken {
+            Some(error) => {
+                let kind = error.kind();
+                Err(std::mem::replace(error, kind.into()))
+            }
+            None => Ok(()),
         }
-        result
+    }
+
+    /// Notes the outcome of a flush.
+    fn flushed(&mut self, result: Poll<io::Result<()>>, cx: &Context<'_>) -> Poll<io::Result<()>> {
+        match result {
+            Poll::Pending => {
+                self.meter.write_waits(crate::clock::now);
+                return Poll::Pending;
+            }
+            Poll::Ready(Ok(())) => self.meter.write_moves(),
+            Poll::Ready(Err(error)) => self.break_off(error, cx),
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// Notes the outcome of a write of `pieces`.
     fn wrote<'a>(
         &mut self,
         result: Poll<io::Result<usize>>,
-        pieces: impl Iterator<Item = &'a [u8]>,
+        pieces: impl Iterator<Item = &'a [u8]> + Clone,
+        cx: &Context<'_>,
     ) -> Poll<io::Result<usize>> {
         match result {
             Poll::Pending => self.meter.write_waits(crate::clock::now),
@@ -77,10 +107,18 @@ impl<T> MeteredIo<T> {
                     }
                 }
             }
-            Poll::Ready(_) => {}
+            Poll::Ready(Ok(_)) => {}
+            Poll::Ready(Err(error)) => {
+                self.break_off(error, cx);
+                return Poll::Ready(Ok(total(pieces)));
+            }
         }
         result
     }
+}
+
+fn total<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> usize {
+    pieces.map(<[u8]>::len).sum()
 }
 
 impl<T: AsyncRead + Unpin> AsyncRead for MeteredIo<T> {
@@ -92,8 +130,17 @@ impl<T: AsyncRead + Unpin> AsyncRead for MeteredIo<T> {
             return Poll::Pending;
         }
         let before = buf.filled().len();
-        ready!(Pin::new(&mut this.io).poll_read(cx, buf))?;
+        match Pin::new(&mut this.io).poll_read(cx, buf) {
+            Poll::Ready(result) => result?,
+            Poll::Pending => {
+                this.break_down()?;
+                return Poll::Pending;
+            }
+        }
         let read = &buf.filled()[before..];
+        if read.is_empty() {
+            this.break_down()?;
+        }
         let passed = this.from_peer.feed(&this.meter, read, crate::clock::now);
         if passed < read.len() {
             buf.set_filled(before + passed);
@@ -108,8 +155,11 @@ impl<T: AsyncRead + Unpin> AsyncRead for MeteredIo<T> {
 impl<T: AsyncWrite + Unpin> AsyncWrite for MeteredIo<T> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        if this.broken.is_some() {
+            return Poll::Ready(Ok(buf.len()));
+        }
         let result = Pin::new(&mut this.io).poll_write(cx, buf);
-        this.wrote(result, std::iter::once(buf))
+        this.wrote(result, std::iter::once(buf), cx)
     }
 
     fn poll_write_vectored(
@@ -118,8 +168,12 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for MeteredIo<T> {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        let pieces = bufs.iter().map(|buf| &**buf);
+        if this.broken.is_some() {
+            return Poll::Ready(Ok(total(pieces)));
+        }
         let result = Pin::new(&mut this.io).poll_write_vectored(cx, bufs);
-        this.wrote(result, bufs.iter().map(|buf| &**buf))
+        this.wrote(result, pieces, cx)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -128,13 +182,20 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for MeteredIo<T> {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if this.broken.is_some() {
+            return Poll::Ready(Ok(()));
+        }
         let result = Pin::new(&mut this.io).poll_flush(cx);
-        this.flushed(result)
+        this.flushed(result, cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let result = Pin::new(&mut this.io).poll_shutdown(cx);
-        this.flushed(result)
+        match result {
+            Poll::Pending => this.meter.write_waits(crate::clock::now),
+            Poll::Ready(_) => this.meter.write_moves(),
+        }
+        result
     }
 }

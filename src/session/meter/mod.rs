@@ -206,6 +206,11 @@ impl Meter {
         self.outgoing.opened.get()
     }
 
+    /// Whether the transport took HEADERS of stream `id`: until then the peer cannot know of it.
+    pub(crate) fn is_written(&self, id: u32) -> bool {
+        self.streams.lock().is_written(id)
+    }
+
     /// RST_STREAM frames written with another code than NO_ERROR and CANCEL: those that h2 sends by itself, for late
     /// frames on streams that it forgot among them. It ends the session at `max_local_error_reset_streams` (1,024).
     pub(crate) fn error_resets_sent(&self) -> u64 {

@@ -71,6 +71,11 @@ impl Streams {
         true
     }
 
+    /// Whether HEADERS of stream `id` were written, at least their first bytes.
+    pub(super) fn is_written(&self, id: u32) -> bool {
+        id <= self.highest
+    }
+
     pub(super) fn get(&self, id: u32) -> Option<&Stream> {
         self.map.get(&id)
     }

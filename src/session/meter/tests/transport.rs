@@ -159,3 +159,77 @@ async fn end_at_every_byte() {
         );
     }
 }
+
+// P18, P22: what can be read is read before the error of a write is told; what was swallowed counts as not written.
+#[tokio::test]
+async fn a_broken_write_lets_the_rest_be_read() {
+    let meter = Meter::new(Bounds::default());
+    let (far, mut peer) = tokio::io::duplex(1 << 16);
+    let mut io = MeteredIo::new(far, Arc::clone(&meter));
+    io.write_all(PREFACE).await.unwrap();
+    io.write_all(&wire(kind::HEADERS, END_HEADERS, 1, &[0x82]))
+        .await
+        .unwrap();
+    peer.write_all(&wire(kind::SETTINGS, 0, 0, &[])).await.unwrap();
+    peer.write_all(&wire(kind::GOAWAY, 0, 0, &[0; 8])).await.unwrap();
+    drop(peer);
+
+    let late = wire(kind::HEADERS, END_HEADERS, 3, &[0x82]);
+    assert_eq!(
+        io.write_vectored(&[IoSlice::new(&late)]).await.unwrap(),
+        late.len()
+    );
+    io.write_all(&late).await.unwrap();
+    io.flush().await.unwrap();
+    assert!(meter.is_written(1) && !meter.is_written(3));
+
+    let mut read = vec![0; 9 + 17];
+    io.read_exact(&mut read).await.unwrap();
+    assert_eq!(meter.goaway().unwrap().last_stream_id, 0);
+    let error = io.read(&mut [0; 9]).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::BrokenPipe);
+}
+
+/// Its writes fail and its reads never end.
+struct Mute;
+
+impl tokio::io::AsyncRead for Mute {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        _: &mut tokio::io::ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Poll::Pending
+    }
+}
+
+impl AsyncWrite for Mute {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+        Poll::Ready(Err(ErrorKind::ConnectionReset.into()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+// P14: nobody waits for words that do not come.
+#[tokio::test]
+async fn a_broken_write_is_told_when_nothing_can_be_read() {
+    let mut io = MeteredIo::new(Mute, Meter::new(Bounds::default()));
+    let mut read = tokio_test::task::spawn(async move {
+        let mut byte = [0];
+        tokio::select! {
+            biased;
+            never = io.read(&mut byte) => unreachable!("{never:?}"),
+            () = std::future::ready(()) => {}
+        }
+        io.write_all(PREFACE).await.unwrap();
+        io.read(&mut byte).await.unwrap_err().kind()
+    });
+    tokio_test::assert_ready_eq!(read.poll(), ErrorKind::ConnectionReset);
+}
