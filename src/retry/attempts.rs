@@ -39,7 +39,7 @@ impl Attempts {
         }
     }
 
-    /// The attempts sent, the first one and a hedge included. 0 where the deadline left no time for any.
+    /// The attempts sent, the first one and a hedge included: at least 1.
     #[must_use]
     pub fn count(&self) -> u32 {
         self.count

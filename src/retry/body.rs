@@ -15,6 +15,8 @@
 //!   older reader that still holds the source (an attempt that failed while its upload was under way) gives it up when it
 //!   is next polled, for which it is woken, and ends with an error.
 //! - A complete tape needs no source: any number of readers may play it at once (hedging).
+//! - A reader can be *promised* the body: from then on an older one that still reads may fill the tape, but no longer lose
+//!   it. (The upload of an attempt that was answered early goes on while the answer is drained.)
 
 use std::fmt;
 use std::pin::Pin;
@@ -101,6 +103,23 @@ impl<B> ReplayBody<B> {
             tape.readers
         });
         Self::reader(self.tape.clone(), number, self.total)
+    }
+
+    /// Another reader that gets all of the body, whatever older readers do meanwhile. None where it cannot be replayed.
+    pub(super) fn promise(&self) -> Option<Self> {
+        let number = match &self.tape {
+            None => 0,
+            Some(tape) => {
+                let mut tape = tape.lock();
+                if tape.state == State::Lost {
+                    return None;
+                }
+                tape.readers += 1;
+                tape.promised = tape.readers;
+                tape.readers
+            }
+        };
+        Some(Self::reader(self.tape.clone(), number, self.total))
     }
 
     /// Whether a [`replay`](Self::replay) gives all of the body: it is within the limit so far, and has not failed.
@@ -197,7 +216,7 @@ impl<B> ReplayBody<B> {
             return;
         };
         let mut tape = tape.lock();
-        let lost = tape.record(frame);
+        let lost = tape.record(frame, self.number);
         if last {
             tape.finish(State::Complete);
         }

@@ -8,7 +8,7 @@ use std::error::Error as StdError;
 use std::io;
 
 use super::outcome::{Failure, Outcome};
-use crate::error::Error;
+use crate::error::{Error, Kind};
 
 /// How deep a source chain is followed.
 const DEPTH: usize = 64;
@@ -94,6 +94,8 @@ fn failure_of_ours(error: &Error) -> Failure {
         Failure::Refused
     } else if error.is_reset() || error.is_goaway() {
         Failure::Reset
+    } else if error.kind() == Kind::Protocol {
+        Failure::Protocol
     } else {
         Failure::Io
     }
@@ -124,20 +126,20 @@ fn of_h2(error: &h2::Error) -> Option<Found> {
 }
 
 fn of_io(kind: io::ErrorKind) -> Option<Found> {
-    use io::ErrorKind as Kind;
+    use io::ErrorKind as Io;
     match kind {
         // Only connect(2) answers so.
-        Kind::ConnectionRefused => Some(found(Outcome::unprocessed().costly(), Failure::Connect)),
-        Kind::HostUnreachable | Kind::NetworkUnreachable | Kind::NetworkDown | Kind::AddrNotAvailable => {
+        Io::ConnectionRefused => Some(found(Outcome::unprocessed().costly(), Failure::Connect)),
+        Io::HostUnreachable | Io::NetworkUnreachable | Io::NetworkDown | Io::AddrNotAvailable => {
             Some(transient(Failure::Connect))
         }
-        Kind::ConnectionReset | Kind::ConnectionAborted | Kind::BrokenPipe | Kind::NotConnected => {
+        Io::ConnectionReset | Io::ConnectionAborted | Io::BrokenPipe | Io::NotConnected => {
             Some(transient(Failure::Reset))
         }
-        Kind::UnexpectedEof => Some(transient(Failure::Incomplete)),
-        Kind::TimedOut => Some(transient(Failure::Timeout)),
+        Io::UnexpectedEof => Some(transient(Failure::Incomplete)),
+        Io::TimedOut => Some(transient(Failure::Timeout)),
         // How TLS libraries report a refused certificate or a broken handshake.
-        Kind::InvalidData => Some(last(Failure::Certificate)),
+        Io::InvalidData => Some(last(Failure::Certificate)),
         _ => None,
     }
 }

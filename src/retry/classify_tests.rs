@@ -47,7 +47,7 @@ fn our_own_error_speaks_for_itself() {
         (Kind::KeepAlive, Verdict::Transient, Failure::Timeout),
         (Kind::Timeout, Verdict::Transient, Failure::Timeout),
         (Kind::Io, Verdict::Transient, Failure::Io),
-        (Kind::Protocol, Verdict::Transient, Failure::Io),
+        (Kind::Protocol, Verdict::Transient, Failure::Protocol),
         (Kind::Body, Verdict::Final, Failure::Body),
     ] {
         assert_eq!(verdict(Error::new(kind, "x")), (expected, failure), "{kind:?}");

@@ -11,6 +11,7 @@
 //! Between attempts the failed response is gone, and what is kept is the service, which holds no permit since it has been
 //! called and not been polled ready again.
 
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -137,6 +138,17 @@ where
                 Next::Retry { at, body } => this.state.set(State::between(at, body)),
             }
         }
+    }
+}
+
+impl<S, B, R> fmt::Debug for RetryFuture<S, B, R>
+where
+    S: Service<Request<ReplayBody<B>>>,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RetryFuture")
+            .field("attempt", &self.job.number())
+            .finish_non_exhaustive()
     }
 }
 

@@ -23,6 +23,10 @@ pub(super) struct Job<B> {
     head: request::Parts,
     /// Makes the readers that are sent, and is never read itself.
     body: ReplayBody<B>,
+    /// The reader of the attempt that was decided on and has not been sent yet.
+    promised: Option<ReplayBody<B>>,
+    /// An attempt that ended while another ran beside it, and when.
+    passed_over: Option<(Outcome, Instant)>,
     started: Instant,
     deadline: Option<Instant>,
     attempts: Attempts,
@@ -62,6 +66,8 @@ impl<B: http_body::Body> Job<B> {
         let started = clock::now();
         Self {
             body: ReplayBody::new(body, limits.replay_limit),
+            promised: None,
+            passed_over: None,
             deadline: limits.deadline.and_then(|deadline| started.checked_add(deadline)),
             policy,
             limits,
@@ -90,7 +96,8 @@ impl<B> Job<B> {
         }
         self.attempts.begin();
         self.paid = false;
-        Request::from_parts(head, self.body.replay())
+        let body = self.promised.take().unwrap_or_else(|| self.body.replay());
+        Request::from_parts(head, body)
     }
 
     pub(super) fn is_past_deadline(&self, now: Instant) -> bool {
@@ -135,15 +142,21 @@ impl<B> Job<B> {
         }
     }
 
-    /// An end that does not count, since another attempt still runs.
+    /// An end that does not count by itself, since another attempt still runs.
     pub(super) fn pass_over<R>(&mut self, judged: &Judged<R>) {
-        self.report(judged, None, clock::now());
+        let now = clock::now();
+        self.report(judged, None, now);
         self.note(&judged.outcome);
+        self.passed_over = Some((judged.outcome, now));
     }
 
     /// Decides what follows an end, and reports both.
-    pub(super) fn settle<R>(&mut self, judged: Judged<R>) -> Next<R> {
+    pub(super) fn settle<R>(&mut self, mut judged: Judged<R>) -> Next<R> {
         let now = clock::now();
+        if let Some((other, at)) = self.passed_over.take().filter(|_| !judged.is_answer()) {
+            let since = now.saturating_duration_since(at);
+            judged.outcome = judged.outcome.beside(&other, since);
+        }
         let decision = self.decide(&judged, now);
         self.report(&judged, Some(decision), now);
         match decision {
@@ -176,6 +189,7 @@ impl<B> Job<B> {
             Decision::Retry { after } if now.checked_add(after).is_none() => Decision::Stop(Stop::RetryAfter),
             Decision::Retry { .. } if !self.body.is_replayable() => Decision::Stop(Stop::Body),
             Decision::Retry { .. } if !self.afford(outcome) => Decision::Stop(Stop::Budget),
+            Decision::Retry { .. } if !self.promise_body() => Decision::Stop(Stop::Body),
             decision => decision,
         }
     }
@@ -183,6 +197,12 @@ impl<B> Job<B> {
     /// Whether the budget allows a retry after this outcome.
     fn afford(&mut self, outcome: &Outcome) -> bool {
         is_free(outcome, &mut self.free_replays) || self.pay()
+    }
+
+    /// Makes sure that the next attempt has the body, though the last one may still be sending it.
+    fn promise_body(&mut self) -> bool {
+        self.promised = self.body.promise();
+        self.promised.is_some()
     }
 
     /// Takes a token for one more attempt; it is given back if that is never sent.
@@ -241,9 +261,10 @@ impl<B> Job<B> {
 }
 
 impl<R> Judged<R> {
-    /// Whether it is worth waiting for another attempt that still runs.
-    pub(super) fn is_final(&self) -> bool {
-        self.outcome.verdict() == Verdict::Final
+    /// Whether it is an answer to be returned, so that it need not wait for another attempt that still runs. An error
+    /// is none: the other attempt may fare better.
+    pub(super) fn is_answer(&self) -> bool {
+        self.result.is_ok() && self.outcome.verdict() == Verdict::Final
     }
 }
 

@@ -45,7 +45,7 @@
 //! # Ok(()) }
 //! ```
 //!
-//! The pool sends again by itself what a server refused (P21); the layer is for what the pool cannot know: whether a
+//! The pool sends again by itself what a server refused; the layer is for what the pool cannot know: whether a
 //! request may be repeated.
 //!
 //! # What is retried
@@ -98,7 +98,8 @@
 //! Every response carries an [`Attempts`] extension, every error is a [`RetryError`] around the last one. When a limit is
 //! reached, the last response is returned as `Ok`, and the last error as `Err`. Every outcome is a `tracing` event (target
 //! `h2pool::retry`, fields `method`, `attempt`, `elapsed_ms`, `status` or `error.kind` and `error.message`, `delay_ms`,
-//! `stop`). The second and later attempts tell the server their number in
+//! `stop`, and `beside` for an answer that does not count by itself because a hedge still runs). It is at level DEBUG, or
+//! WARN when a limit ended the matter. The second and later attempts tell the server their number in
 //! [`x-retry-count`](RetryPolicy::retry_count_header).
 //!
 //! # With hyper-util's client

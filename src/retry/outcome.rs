@@ -105,6 +105,21 @@ impl Outcome {
         self.costs
     }
 
+    /// Of two attempts side by side, this one ended last, and `other` so long before. What either would be retried for,
+    /// both are; the longer of the delays asked for counts.
+    pub(crate) fn beside(mut self, other: &Self, since: Duration) -> Self {
+        if other.verdict == Verdict::Final {
+            return self;
+        }
+        if self.verdict == Verdict::Final {
+            self.verdict = Verdict::Transient;
+        }
+        self.costs |= other.costs;
+        let left = other.retry_after.map(|delay| delay.saturating_sub(since));
+        self.retry_after = self.retry_after.max(left);
+        self
+    }
+
     pub(crate) fn because(mut self, reason: Reason) -> Self {
         self.reason = Some(reason);
         self
@@ -135,8 +150,8 @@ impl fmt::Display for Reason {
     }
 }
 
-/// The kinds of error that the layer tells apart. Which of them are retried is R4 of the
-/// [module documentation](super#what-is-retried).
+/// The kinds of error that the layer tells apart. The [module documentation](super#what-is-retried) says which of them
+/// are retried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Failure {

@@ -178,8 +178,8 @@ impl RetryPolicy {
     /// Hedging: when a request that is safe to repeat has no answer after this delay, and its body has been recorded
     /// whole, a second attempt is sent beside the first. Default: `None`, off.
     ///
-    /// The first answer wins and the other attempt is cancelled; an answer that would be retried does not win while the
-    /// other attempt still runs. Only the first attempt of a request is hedged. A hedge counts as an attempt and draws on
+    /// The first answer wins and the other attempt is cancelled; an error, or an answer that would be retried, does not win
+    /// while the other attempt still runs. Only the first attempt of a request is hedged. A hedge counts as an attempt and draws on
     /// the budget.
     #[must_use]
     pub fn hedge(self, delay: impl Into<Option<Duration>>) -> Self {

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! first ──────────────┬─ hedge_at ─────────────────────► answer ─┐
-//!                     └─ (body recorded, budget) hedge ► answer ─┴─► the first that is final wins; one that would be
-//!                                                                    retried wins only when the other is over too
+//!                     └─ (body recorded, budget) hedge ► answer ─┴─► the first that is final wins; an error, or one that
+//!                                                                    would be retried, only when the other is over too
 //! ```
 //!
 //! Answers are looked at before the clock, so that one that is there at the very instant of a limit counts. All limits
@@ -88,7 +88,7 @@ where
                 let (service, number) = (first.service(), first.number());
                 this.first.set(None);
                 let judged = job.judge(end, number);
-                if judged.is_final() || this.hedge.is_none() {
+                if judged.is_answer() || this.hedge.is_none() {
                     return Poll::Ready((judged, service));
                 }
                 job.pass_over(&judged);
@@ -99,7 +99,7 @@ where
                 let (service, number) = (hedge.service(), hedge.number());
                 *this.hedge = None;
                 let judged = job.judge(end, number);
-                if judged.is_final() || this.first.is_none() {
+                if judged.is_answer() || this.first.is_none() {
                     return Poll::Ready((judged, service));
                 }
                 job.pass_over(&judged);

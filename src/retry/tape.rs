@@ -22,6 +22,8 @@ pub(super) struct Tape<B> {
     pub(super) readers: u64,
     /// The youngest reader that has reached the end of the tape.
     pub(super) entitled: u64,
+    /// The reader that was promised all of the body; 0 is none.
+    pub(super) promised: u64,
     /// Whoever waits for the source to be put back.
     pub(super) waiting: Option<Waker>,
     /// Whoever holds the source and waits for it.
@@ -51,21 +53,29 @@ impl<B> Tape<B> {
             source: Some(Box::pin(source)),
             readers: 0,
             entitled: 0,
+            promised: 0,
             waiting: None,
             holding: None,
         }
     }
 
-    /// Keeps a frame, or gives up all of them; what it returns is dropped after the unlock.
+    /// Keeps a frame that reader `number` read, or gives up all of them; what it returns is dropped after the unlock.
+    ///
+    /// Where the body was promised to a younger reader, the frame that crosses the limit is the last one that the older
+    /// reader gets, and is kept.
     #[must_use]
-    pub(super) fn record(&mut self, frame: &Recorded) -> Vec<Recorded> {
+    pub(super) fn record(&mut self, frame: &Recorded, number: u64) -> Vec<Recorded> {
         let size = frame.size();
-        let fits = size <= self.limit - self.bytes && self.frames.len() < MAX_FRAMES;
         if self.state != State::Recording || size == 0 {
             return Vec::new();
         }
+        let left = self.limit.checked_sub(self.bytes);
+        let fits = left.is_some_and(|left| size <= left) && self.frames.len() < MAX_FRAMES;
         if !fits {
-            return self.finish(State::Lost);
+            if number >= self.promised {
+                return self.finish(State::Lost);
+            }
+            self.entitled = self.promised;
         }
         self.bytes += size;
         self.frames.push(frame.clone());

@@ -222,3 +222,31 @@ async fn a_response_that_says_it_is_long_is_not_read_at_all() {
     assert!(server.ask(&steady(), put(Body::default())).await.is_ok());
     assert_eq!(server.count(), 2);
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_upload_that_goes_on_while_the_answer_is_drained_is_not_lost_to_the_next_attempt() {
+    // R10 R11: an early 503, and a service that sends the body on until its response is dropped.
+    let calls = Arc::new(Mutex::new(0));
+    let service = service_fn(|request: Request<ReplayBody<Stream>>| {
+        *calls.lock() += 1;
+        let first = *calls.lock() == 1;
+        async move {
+            let mut body = request.into_body();
+            if !first {
+                assert_eq!(body.collect().await?.to_bytes().len(), 100_000);
+                return Ok::<_, BoxError>(Response::new(BodyExt::boxed_unsync(Body::default())));
+            }
+            body.frame().await;
+            let answer = StreamBody::new(futures_util::stream::unfold(body, async |mut body| {
+                pause(5).await;
+                body.frame().await.map(|_| (data(1), body))
+            }));
+            let response = Response::builder().status(503);
+            Ok(response.body(BodyExt::boxed_unsync(answer)).unwrap())
+        }
+    });
+    let body = stream((0..10).map(|_| data(10_000)).collect());
+    let response = steady().layer(service).oneshot(put(body)).await.unwrap();
+    assert_eq!(response.status(), 200);
+    assert_eq!(*calls.lock(), 2);
+}

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use h2pool::retry::{Attempts, ReplayBody, RetryBudget, RetryOptions, RetryPolicy};
+use h2pool::retry::{Attempts, ReplayBody, RetryBudget, RetryOptions, RetryPolicy, Stop};
 use http::{Request, Uri};
 use parking_lot::Mutex;
 use tower::{Service, ServiceExt};
@@ -15,7 +15,7 @@ fn hedged() -> RetryPolicy {
 
 type Script = &'static [(u64, u16)];
 
-/// Each call takes so many milliseconds and has this status; 0 is a reset.
+/// Each call takes so many milliseconds and has this status; 0 is a reset, 1 an error that is never retried.
 fn server(script: Script) -> (Server, Alive) {
     let alive = Alive::default();
     let guard = alive.guard();
@@ -26,10 +26,10 @@ fn server(script: Script) -> (Server, Alive) {
             let _guard = guard;
             read(request).await;
             pause(time).await;
-            if status == 0 {
-                Err(reset())
-            } else {
-                Ok(answer(status))
+            match status {
+                0 => Err(reset()),
+                1 => Err("refused for good".into()),
+                _ => Ok(answer(status)),
             }
         }
     });
@@ -90,6 +90,56 @@ async fn an_answer_to_be_retried_does_not_win_while_the_other_runs() {
         let answer = server.ask(&hedged(), get()).await;
         assert_eq!(now() - before, millis(time));
         assert_eq!(answer.unwrap().status(), 200);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_is_no_answer_and_never_wins_over_an_attempt_that_still_runs() {
+    // R15: a full queue or a shed load refuses the hedge, and that is no reason to lose the first attempt.
+    let cases: [(Script, u64); 2] = [(&[(1_000, 200), (20, 1)], 1_000), (&[(150, 1), (300, 200)], 400)];
+    for (script, time) in cases {
+        let (server, _) = server(script);
+        let before = now();
+        let answer = server.ask(&hedged(), get()).await;
+        assert_eq!(now() - before, millis(time), "{script:?}");
+        assert_eq!(answer.unwrap().status(), 200);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_hedge_does_not_end_what_would_be_retried_without_it() {
+    // R15 R4
+    let cases: [(Script, u64); 2] = [
+        (&[(150, 503), (300, 1), (5, 200)], 100 + 300 + 400),
+        (&[(300, 1), (50, 503), (5, 200)], 300 + 400),
+    ];
+    for (script, third) in cases {
+        let (server, _) = server(script);
+        let answer = server.ask(&hedged(), get()).await;
+        assert_eq!(server.times(), [0, 100, u128::from(third)], "{script:?}");
+        assert_eq!(answer.unwrap().status(), 200);
+    }
+    // Both are refused: there is nothing to retry.
+    let (server, _) = server(&[(150, 1), (300, 1)]);
+    let error = server.ask(&hedged(), get()).await.unwrap_err();
+    assert_eq!(Attempts::of_error(&*error).unwrap().stop(), Stop::Done);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_longer_of_two_delays_asked_for_counts() {
+    // R15 R7: the first answer asks for 3 s at 150 ms, the hedge's for nothing at 400 ms.
+    for (asked, third) in [("3", 150 + 3_000), ("0", 400 + 400)] {
+        let server = Server::new(move |number, _| async move {
+            pause(if number == 1 { 150 } else { 300 }).await;
+            let mut response = answer(if number > 2 { 200 } else { 503 });
+            if number == 1 {
+                let value = http::HeaderValue::from_static(asked);
+                response.headers_mut().insert("retry-after", value);
+            }
+            Ok(response)
+        });
+        assert_eq!(server.ask(&hedged(), get()).await.unwrap().status(), 200);
+        assert_eq!(server.times(), [0, 100, third]);
     }
 }
 
