@@ -15,6 +15,19 @@ use crate::pool::{Core, Fallback, H2Pool, RequestBody};
 /// Builds a pool: its configuration, and how it connects.
 ///
 /// Setters take and return the builder. The numbers are those of [`PoolConfig`], which says their units and ranges.
+///
+/// ```
+/// use std::time::Duration;
+/// use h2pool::H2Pool;
+/// # fn build() -> Result<(), h2pool::Error> {
+///
+/// let pool = H2Pool::builder()
+///     .max_sessions(8)
+///     .acquire_timeout(Duration::from_secs(5))
+///     .keep_alive_interval(Duration::from_secs(30))
+///     .build()?;
+/// # Ok(()) }
+/// ```
 #[must_use = "a builder does nothing until it is built"]
 pub struct Builder<O = Origin> {
     config: PoolConfig,
@@ -333,6 +346,18 @@ impl<O> Builder<O> {
     }
 }
 
+impl<O> Clone for Builder<O> {
+    fn clone(&self) -> Self {
+        Self {
+            config: self.config.clone(),
+            connector: self.connector.clone(),
+            #[cfg(feature = "tls")]
+            tls: self.tls.clone(),
+            fallback: self.fallback.clone(),
+        }
+    }
+}
+
 impl<O> fmt::Debug for Builder<O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut out = f.debug_struct("Builder");
@@ -340,7 +365,7 @@ impl<O> fmt::Debug for Builder<O> {
             .field("connector", &self.connector.is_some());
         #[cfg(feature = "tls")]
         out.field("tls", &self.tls.is_some());
-        out.finish()
+        out.field("fallback", &self.fallback.is_some()).finish()
     }
 }
 

@@ -23,10 +23,33 @@
 //!
 //! - [`H2Pool`] is the pool and a `tower::Service`; [`Builder`] and [`PoolConfig`] are its settings with their defaults;
 //!   [`H2Pool::origin`] gives one origin as a service whose readiness holds a slot; [`Lease`] is for those who write
-//!   their own client.
+//!   their own client. [`H2Pool::shared`] is one pool for the process.
 //! - [`Error`] is the one error. Its predicates tell what may be sent again.
+//! - [`retry`] is a layer over any HTTP service: it repeats what is safe to repeat, and honours `Retry-After`, a deadline
+//!   and a budget.
+//! - [`poll`] waits until a server has a status to report: long polls, alone or shared by many callers.
 //! - [`connect`] says how connections are made: TCP and TLS by default, any hyper connector, or your own.
 //! - [`Key`] keeps connections apart by more than the origin: a tenant, a TLS identity.
+//! - [`ConnectionInfo`], an extension of every response, tells which connection answered.
+//!
+//! Redirects, cookies, decompression and the like are layers on top, such as tower-http's:
+//!
+//! ```no_run
+//! use bytes::Bytes;
+//! use h2pool::{H2Pool, retry::RetryPolicy};
+//! use http_body_util::Full;
+//! use tower::{ServiceBuilder, ServiceExt};
+//! use tower_http::follow_redirect::FollowRedirectLayer;
+//!
+//! # async fn get() -> Result<(), tower::BoxError> {
+//! let client = ServiceBuilder::new()
+//!     .layer(FollowRedirectLayer::new())
+//!     .layer(RetryPolicy::default())
+//!     .service(H2Pool::new()?);
+//! let request = http::Request::get("https://example.com/").body(Full::<Bytes>::default())?;
+//! let response = client.oneshot(request).await?;
+//! # Ok(()) }
+//! ```
 //!
 //! # Runtimes
 //!
@@ -46,11 +69,13 @@
 //! | debug | `session ended` | `origin`, `session`, `reason` (a field of [`SessionsClosed`]), `error`, `kind` |
 //! | debug | `dial failed` | `origin`, `error`, `kind` |
 //! | debug | `replayed` | `origin`, `replay` (from 1), `error`, `kind` |
+//! | debug | `not replayed: the body was consumed` | `error`, `kind` |
 //! | trace | `slot lost before use` | `error` |
 //!
 //! A dial and its session run in a span `session` with the field `origin`. `session` is the number that
 //! [`ConnectionInfo`] and [`SessionInfo`] show, `kind` a stable word such as `connect_timeout` or `goaway`, `error` the
-//! error with its causes.
+//! error with its causes. The events of the [`retry`](retry#what-is-learned) layer have the target `h2pool::retry`, those
+//! of [`poll`] `h2pool::poll`. With the feature `metrics` the [counters](Stats#metrics) go to a recorder, too.
 //!
 //! # Features
 //!
@@ -60,7 +85,10 @@
 //! | `tls` | yes | TLS by rustls with the platform's verifier; implies `tcp` |
 //! | `tcp` | by `tls` | TCP with happy eyeballs, and any hyper connector (hyper-util) |
 //! | `serde` | no | [`PoolConfig`] from TOML or JSON, snapshots to anything |
-//! | `metrics` | no | counters and gauges through the `metrics` facade |
+//! | `metrics` | no | counters and gauges through the `metrics` facade, with OpenTelemetry's names |
+//!
+//! Without `tcp` there is no connector by default: [`Builder::connector`] takes your own.
+#![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(
     h2pool_loom,

@@ -44,12 +44,12 @@ use crate::session::{Body, Outgoing};
 /// use bytes::Bytes;
 /// use http::Request;
 /// use http_body_util::Empty;
-/// use tower::{Service, ServiceExt};
+/// use tower::Service;
 ///
 /// # async fn send(pool: h2pool::H2Pool) -> Result<(), Box<dyn std::error::Error>> {
 /// let mut service = pool.origin("https://example.com".parse()?);
-/// let ready = ServiceExt::<Request<Empty<Bytes>>>::ready(&mut service).await?;
-/// let response = ready.call(Request::get("https://example.com/").body(Empty::<Bytes>::new())?).await?;
+/// let request = Request::get("https://example.com/").body(Empty::<Bytes>::new())?;
+/// let response = service.ready().await?.call(request).await?;
 /// # Ok(())
 /// # }
 /// ```
@@ -83,6 +83,18 @@ impl<O: Key> OriginPool<O> {
     #[must_use]
     pub fn key(&self) -> &O {
         &self.key
+    }
+
+    /// Waits until the service is ready: what `tower::ServiceExt::ready` does, without naming the type of the body.
+    ///
+    /// # Errors
+    /// Only once the handle is closed; its `is_closed()` is true.
+    ///
+    /// # Cancel safety
+    /// Dropped, the service keeps its place in the queue until it is polled again, called or dropped.
+    pub async fn ready(&mut self) -> Result<&mut Self, Error> {
+        std::future::poll_fn(|cx| self.poll_slot(cx)).await?;
+        Ok(self)
     }
 
     fn poll_slot(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
