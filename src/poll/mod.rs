@@ -39,6 +39,9 @@
 //! ```
 //!
 //! Many callers that wait for one thing share one poll through [`SharedWait`].
+//!
+//! Every round that does not end the wait is a `tracing` event (target `h2pool::poll`, level DEBUG, fields `round`, `ended` =
+//! `reply`, `timed_out` or `connection_error`, `pause_ms`).
 
 mod error;
 mod rounds;

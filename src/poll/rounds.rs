@@ -86,7 +86,8 @@ where
         };
         let held = clock::now().saturating_duration_since(began) >= HELD;
         let pause = settings.pause(&unfinished, held, &mut in_a_row);
-        tracing::debug!(target: "h2pool::poll", round = number, ended = unfinished.as_str(), ?pause, "round ended");
+        let pause_ms = pause.unwrap_or_default().as_millis() as u64;
+        tracing::debug!(target: "h2pool::poll", round = number, ended = unfinished.as_str(), pause_ms, "round ended");
         if !matches!(unfinished, Unfinished::ConnectionError) {
             crew.note_error(None);
         }

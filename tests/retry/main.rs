@@ -4,7 +4,6 @@ mod basics;
 mod bodies;
 mod budgets;
 mod delays;
-mod events;
 mod hedging;
 mod limits;
 mod mock;

@@ -1,77 +1,12 @@
-//! What is written to `tracing`.
+//! The retry layer.
 
-use std::collections::BTreeMap;
-use std::fmt;
-use std::sync::Arc;
-
-use parking_lot::Mutex;
-use tracing::field::{Field, Visit};
-use tracing::span::{Attributes, Id, Record};
-use tracing::{Event, Level, Metadata, Subscriber};
-
+use crate::events::Events;
 use crate::mock::{Server, answer, get, millis, pause, reset, steady};
-
-/// The events of the layer: their level and fields.
-#[derive(Clone, Default)]
-struct Events(Arc<Mutex<Vec<(Level, Named)>>>);
-
-type Named = BTreeMap<&'static str, String>;
-
-struct Fields<'a>(&'a mut Named);
-
-impl Visit for Fields<'_> {
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.0.insert(field.name(), format!("{value:?}"));
-    }
-
-    fn record_str(&mut self, field: &Field, value: &str) {
-        self.0.insert(field.name(), value.to_owned());
-    }
-}
-
-impl Subscriber for Events {
-    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.target() == "h2pool::retry"
-    }
-
-    fn new_span(&self, _: &Attributes<'_>) -> Id {
-        Id::from_u64(1)
-    }
-
-    fn record(&self, _: &Id, _: &Record<'_>) {}
-
-    fn record_follows_from(&self, _: &Id, _: &Id) {}
-
-    fn event(&self, event: &Event<'_>) {
-        let mut fields = BTreeMap::new();
-        event.record(&mut Fields(&mut fields));
-        self.0.lock().push((*event.metadata().level(), fields));
-    }
-
-    fn enter(&self, _: &Id) {}
-
-    fn exit(&self, _: &Id) {}
-}
-
-impl Events {
-    /// One line for each event.
-    fn lines(&self) -> Vec<String> {
-        let events = self.0.lock();
-        let line = |(level, fields): &(Level, Named)| {
-            let fields: Vec<_> = fields
-                .iter()
-                .map(|(name, value)| format!("{name}={value}"))
-                .collect();
-            format!("{level} {}", fields.join(" "))
-        };
-        events.iter().map(line).collect()
-    }
-}
 
 #[tokio::test(start_paused = true)]
 async fn every_outcome_is_an_event_the_last_one_included() {
     // R14
-    let events = Events::default();
+    let events = Events::of("h2pool::retry");
     let _guard = tracing::subscriber::set_default(events.clone());
     let server = Server::new(|number, _| async move {
         match number {
@@ -95,7 +30,7 @@ async fn every_outcome_is_an_event_the_last_one_included() {
 #[tokio::test(start_paused = true)]
 async fn giving_up_is_a_warning_that_says_why() {
     // R14
-    let events = Events::default();
+    let events = Events::of("h2pool::retry");
     let _guard = tracing::subscriber::set_default(events.clone());
     let server = Server::new(|_, _| async { Err(reset()) });
     server.ask(&steady().max_attempts(2), get()).await.unwrap_err();
@@ -119,7 +54,7 @@ async fn giving_up_is_a_warning_that_says_why() {
 #[tokio::test(start_paused = true)]
 async fn an_answer_beside_a_running_hedge_is_an_event_too() {
     // R14 R15
-    let events = Events::default();
+    let events = Events::of("h2pool::retry");
     let _guard = tracing::subscriber::set_default(events.clone());
     let server = Server::new(|number, _| async move {
         pause(if number == 1 { 150 } else { 300 }).await;

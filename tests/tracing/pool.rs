@@ -1,4 +1,4 @@
-//! What the pool tells `tracing`: the events and fields that the crate's documentation promises.
+//! The pool.
 
 use std::fmt;
 use std::sync::Arc;
