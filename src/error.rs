@@ -65,6 +65,8 @@ pub(crate) enum Kind {
     KeepAlive,
     /// The connection ended or failed underneath.
     Io,
+    /// The runtime that drove the session has ended.
+    Runtime,
     /// The peer broke the protocol or exceeded a bound.
     Protocol,
     /// A body failed: the caller's own, or the response's.
@@ -230,6 +232,7 @@ impl Error {
             Kind::Reset => "reset",
             Kind::KeepAlive => "keep_alive_timeout",
             Kind::Io => "io",
+            Kind::Runtime => "runtime",
             Kind::Protocol => "protocol",
             Kind::Body => "body",
             Kind::Timeout => "timeout",
@@ -348,6 +351,7 @@ mod tests {
         }
         for kind in [
             Kind::Io,
+            Kind::Runtime,
             Kind::Reset,
             Kind::Goaway,
             Kind::KeepAlive,

@@ -56,7 +56,9 @@
 //! tokio is the runtime. A pool may live in a `static` and be used from several runtimes. A session is driven by the
 //! runtime of the caller that it was opened for. Sessions on multi-thread runtimes serve every caller; one on a
 //! `current_thread` runtime serves only callers on that runtime, and `max_sessions` counts for each such runtime, since
-//! its sessions stand still whenever nobody blocks on it. A session whose runtime has ended is never handed out.
+//! its sessions stand still whenever nobody blocks on it. A session whose runtime has ended is never handed out. What
+//! it carried for callers on other runtimes fails with it, except requests with a safe method (RFC 9110 §9.2.1) whose
+//! response had not come: those are sent again.
 //!
 //! # Sight
 //!

@@ -353,7 +353,7 @@ mod tests {
             let tally = tally();
             tally.stream_refused();
             tally.replayed();
-            tally.dial_failed(&Error::connect("refused").with_timeout());
+            tally.dial_failed(Error::connect("refused").with_timeout().kind_name());
             tally.h1_only_hit();
             tally.saturated();
             tally.probed();

@@ -9,10 +9,11 @@ use std::time::Instant;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Sleep;
 
-use super::core::{closed, some};
+use super::core::closed;
 use super::entry::Entry;
 use super::lease::{Queue, Refusal, Slot};
 use super::runtime::Runtime;
+use super::settings::some;
 use super::shared::run;
 use crate::clock;
 use crate::error::{Error, Kind};

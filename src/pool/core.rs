@@ -1,7 +1,7 @@
 //! What all origins of a pool share.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -12,22 +12,17 @@ use super::entry::Entry;
 use super::fallback::Fallback;
 use super::registry::Registry;
 use super::runtime::{Mourner, Runtimes};
+use super::settings::{Settings, some};
 use super::shared::run;
 use crate::clock;
-use crate::config::{Balance, PoolConfig};
+use crate::config::PoolConfig;
 use crate::connect::ErasedConnect;
 use crate::error::{Error, Kind};
 use crate::origin::Key;
-use crate::session::meter::Bounds;
-use crate::session::{KeepAlive, Patience, Sizes, Tuning};
+use crate::session::{Patience, Tuning};
 use crate::state::h1_only::H1Only;
 use crate::state::{Limits, RuntimeId};
 use crate::stats::Counters;
-
-/// The first and the longest pause between dials to an origin that fails.
-const DIAL_BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
-/// How long a session that refused twice gets no work.
-const REFUSAL_PAUSE: Duration = Duration::from_secs(1);
 
 /// The pool without its handles.
 pub(crate) struct Core<O: Key> {
@@ -38,6 +33,8 @@ pub(crate) struct Core<O: Key> {
     pub(super) connector: Arc<dyn ErasedConnect<O>>,
     pub(super) fallback: Option<Fallback>,
     pub(super) origins: Registry<O, Entry<O>>,
+    /// Origins that had to leave (`max_origins`), while sessions of theirs have not ended.
+    leaving: Mutex<Vec<Weak<Entry<O>>>>,
     pub(super) runtimes: Runtimes,
     pub(super) counters: Arc<Counters>,
     /// `limit_concurrency`, where it is on.
@@ -57,17 +54,15 @@ impl<O: Key> Core<O> {
         fallback: Option<Fallback>,
     ) -> Arc<Self> {
         let permits = config.limit_concurrency;
+        let settings = Settings::of(&config);
         Arc::new(Self {
-            limits: Arc::new(limits(&config)),
-            tuning: tuning(&config),
-            patience: Patience {
-                header: some(config.header_timeout),
-                body_idle: some(config.body_idle_timeout),
-                write: some(config.write_timeout),
-            },
+            limits: Arc::new(settings.limits),
+            tuning: settings.tuning,
+            patience: settings.patience,
             connector,
             fallback,
             origins: Registry::new(config.max_origins),
+            leaving: Mutex::default(),
             runtimes: Runtimes::default(),
             counters: Arc::new(Counters::new()),
             permits: (permits > 0).then(|| Arc::new(Semaphore::new(permits))),
@@ -96,7 +91,7 @@ impl<O: Key> Core<O> {
         let inserted = self.origins.insert(key, || Entry::new(self.clone(), key.clone()));
         let (entry, evicted) = inserted.ok_or_else(|| self.full(key))?;
         for old in evicted {
-            old.evict();
+            self.dismiss(&old);
         }
         if self.is_closed() {
             // `close()` may have missed the entry.
@@ -105,6 +100,27 @@ impl<O: Key> Core<O> {
             return Err(closed());
         }
         Ok(entry)
+    }
+
+    /// Closes an origin that left the map. A request may have found it a moment before: what runs there is still the
+    /// pool's.
+    fn dismiss(&self, old: &Arc<Entry<O>>) {
+        old.evict();
+        let mut leaving = self.leaving.lock();
+        leaving.retain(|entry| entry.strong_count() > 0);
+        leaving.push(Arc::downgrade(old));
+        drop(leaving);
+        if self.is_closed() {
+            // `close()` may have missed it.
+            old.close(some(self.config.drain_timeout));
+        }
+    }
+
+    /// All origins that sessions belong to, those included that had to leave.
+    pub(super) fn entries(&self) -> Vec<Arc<Entry<O>>> {
+        let mut entries = self.origins.all();
+        entries.extend(self.leaving.lock().iter().filter_map(Weak::upgrade));
+        entries
     }
 
     fn full(&self, key: &O) -> Error {
@@ -121,7 +137,7 @@ impl<O: Key> Core<O> {
         if let Some(permits) = &self.permits {
             permits.close();
         }
-        for entry in self.origins.all() {
+        for entry in self.entries() {
             entry.close(grace);
         }
         self.end_if_unused();
@@ -215,7 +231,7 @@ impl<O: Key> Mourner for Core<O> {
     fn runtime_ended(self: Arc<Self>, runtime: RuntimeId) {
         if self.runtimes.forget(runtime) {
             let now = clock::now();
-            for entry in self.origins.all() {
+            for entry in self.entries() {
                 run(&entry, |inner| inner.state.handle_runtime_ended(runtime, now));
             }
         }
@@ -240,70 +256,44 @@ pub(super) fn closed() -> Error {
     Error::new(Kind::Closed, "the pool is closed")
 }
 
-/// Zero means off.
-pub(super) fn some(duration: Duration) -> Option<Duration> {
-    (!duration.is_zero()).then_some(duration)
-}
-
 fn seed() -> u64 {
     use std::hash::{BuildHasher, RandomState};
     RandomState::new().hash_one(0)
 }
 
-fn limits(config: &PoolConfig) -> Limits {
-    Limits {
-        max_sessions: bound(config.max_sessions),
-        max_h1_connections: bound(config.max_h1_connections),
-        min_sessions: bound(config.min_sessions),
-        streams_per_session: bound(config.streams_per_session),
-        pack: config.balance == Balance::Pack,
-        max_waiters: (config.max_waiters > 0).then(|| bound(config.max_waiters)),
-        connect_timeout: config.connect_timeout,
-        idle_timeout: some(config.idle_timeout),
-        max_age: some(config.max_age),
-        max_streams_per_session: (config.max_streams_per_session > 0)
-            .then_some(config.max_streams_per_session as u64),
-        drain_timeout: some(config.drain_timeout),
-        probe_timeout: config.probe_timeout,
-        refusal_pause: REFUSAL_PAUSE,
-        backoff_base: DIAL_BACKOFF.0,
-        backoff_max: DIAL_BACKOFF.1,
-    }
-}
+#[cfg(test)]
+mod tests {
+    use http::Version;
 
-fn tuning(config: &PoolConfig) -> Tuning {
-    Tuning {
-        windows: Sizes {
-            stream: config.stream_window,
-            connection: config.connection_window,
-        },
-        most_windows: config.adaptive_window.then_some(Sizes {
-            stream: config.max_stream_window,
-            connection: config.max_connection_window,
-        }),
-        max_frame_size: config.max_frame_size,
-        max_header_list_size: config.max_header_list_size,
-        max_send_buffer: config.max_send_buffer,
-        streams: config.streams_per_session,
-        keep_alive: some(config.keep_alive_interval).map(|interval| KeepAlive {
-            interval,
-            timeout: config.keep_alive_timeout,
-            while_idle: config.keep_alive_while_idle,
-        }),
-        write_timeout: some(config.write_timeout),
-        body_idle_timeout: some(config.body_idle_timeout),
-        bounds: Bounds {
-            control_per_second: bound(config.control_frames_per_second),
-            window_updates_per_second: bound(config.control_frames_per_second),
-            informational: bound(config.max_informational),
-            informational_bytes: u64::from(config.max_header_list_size),
-            header_block_bytes: u64::from(config.max_header_list_size),
-            ..Bounds::default()
-        },
-    }
-}
+    use crate::connect::memory::pair;
+    use crate::{H2Pool, Origin};
 
-/// Validated to fit.
-fn bound(number: usize) -> u32 {
-    u32::try_from(number).unwrap_or(u32::MAX)
+    #[tokio::test(start_paused = true)]
+    async fn what_runs_on_an_origin_that_had_to_leave_is_still_the_pools() {
+        // P20, P39, P40
+        let (connector, mut listener) = pair::<Origin>();
+        let pool = H2Pool::builder().connector(connector).build().unwrap();
+        tokio::spawn(async move {
+            let io = listener.accept().await.unwrap().accept(Version::HTTP_2);
+            let mut server = h2::server::handshake(io).await.unwrap();
+            while let Some(Ok(_)) = server.accept().await {}
+        });
+        let key: Origin = "https://a".parse().unwrap();
+        let lease = pool.acquire(&key).await.unwrap();
+        // As when the slot was granted after the origin was found idle.
+        let entry = pool.core().entry(&key).unwrap();
+        pool.core().origins.clear();
+        pool.core().dismiss(&entry);
+        drop(entry);
+        let stats = pool.stats();
+        assert_eq!((stats.origins, stats.sessions_draining, stats.streams), (0, 1, 1));
+        assert_eq!(pool.sessions().len(), 1);
+        let before = crate::clock::now();
+        pool.close();
+        pool.closed().await;
+        assert_eq!((crate::clock::now() - before).as_secs(), 30, "`drain_timeout`");
+        assert_eq!(pool.stats().sessions_closed.evicted, 1);
+        drop(lease);
+        assert!(pool.sessions().is_empty());
+    }
 }

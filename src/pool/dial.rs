@@ -143,7 +143,7 @@ impl<O: Key> Dial<O> {
             DialEnd::Failed(error)
         };
         if let DialEnd::Failed(error) = &end {
-            self.entry.tally.dial_failed(error);
+            self.entry.tally.dial_failed(error.kind_name());
         }
         let id = self.order.id;
         run(&self.entry, |inner| inner.state.handle_dial_ended(id, end, now));

@@ -196,6 +196,10 @@ impl<O: Key> Env for Entry<O> {
         keeper.arm(at, this);
         keeper.is_private().then(|| keeper.id())
     }
+
+    fn wasted(&self) {
+        self.tally.dial_failed(CloseReason::Unused.as_str());
+    }
 }
 
 impl<O: Key> Timed for Entry<O> {

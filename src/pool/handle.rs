@@ -5,11 +5,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+use tokio::sync::futures::OwnedNotified;
 
 use super::acquire::{Held, Want};
-use super::core::{Core, closed, some};
+use super::core::{Core, closed};
 use super::entry::Entry;
 use super::members::{Members, Membership};
+use super::settings::some;
 use crate::error::Error;
 use crate::origin::{Key, Origin};
 
@@ -18,7 +20,7 @@ pub(super) struct Lifeline<O: Key> {
     core: Arc<Core<O>>,
     closed: AtomicBool,
     /// Told when it is closed, so that those who wait through it stop.
-    closing: Notify,
+    closing: Arc<Notify>,
     /// What is left of the process-wide pool, for one of its handles.
     shared: Option<Share<O>>,
 }
@@ -35,8 +37,19 @@ static SHARED: Members<Arc<Core<Origin>>> = Members::new();
 impl Lifeline<Origin> {
     /// A handle of the process-wide pool, which `fresh` becomes if there is none.
     pub(super) fn join(fresh: Arc<Core<Origin>>, any: bool) -> Result<Arc<Self>, Error> {
+        Self::join_in(&SHARED, fresh, any)
+    }
+}
+
+impl<O: Key> Lifeline<O> {
+    /// A handle of the pool that is kept there, which `fresh` becomes if there is none.
+    pub(super) fn join_in(
+        members: &'static Members<Arc<Core<O>>>,
+        fresh: Arc<Core<O>>,
+        any: bool,
+    ) -> Result<Arc<Self>, Error> {
         let wanted = fresh.config.clone();
-        let joined = SHARED.join(fresh, |core| any || core.config == wanted);
+        let joined = members.join(fresh, |core| any || core.config == wanted);
         let (core, membership, _) = joined.map_err(|_| {
             Error::config(
                 "the process-wide pool exists with another configuration: close its handles first, use `shared()` to \
@@ -44,14 +57,12 @@ impl Lifeline<Origin> {
             )
         })?;
         let share = Share {
-            members: &SHARED,
+            members,
             membership: Mutex::new(Some(membership)),
         };
         Ok(Self::with(core, Some(share)))
     }
-}
 
-impl<O: Key> Lifeline<O> {
     pub(super) fn new(core: Arc<Core<O>>) -> Arc<Self> {
         Self::with(core, None)
     }
@@ -60,7 +71,7 @@ impl<O: Key> Lifeline<O> {
         Arc::new(Self {
             core,
             closed: AtomicBool::new(false),
-            closing: Notify::new(),
+            closing: Arc::default(),
             shared,
         })
     }
@@ -97,6 +108,14 @@ impl<O: Key> Lifeline<O> {
         if !self.is_closed() {
             notified.await;
         }
+    }
+
+    /// Resolves when this handle, one of several of a pool, is closed after this; `None` for a handle that owns its
+    /// pool, as there the origins tell.
+    pub(super) fn closing(&self) -> Option<OwnedNotified> {
+        self.shared
+            .is_some()
+            .then(|| self.closing.clone().notified_owned())
     }
 
     /// A slot, unless this handle is closed while it is waited for. An origin that was forgotten for want of use between

@@ -20,6 +20,7 @@ mod registry;
 mod request;
 mod runtime;
 mod service;
+mod settings;
 #[allow(unreachable_pub, reason = "the model checker sees it from outside")]
 mod shared;
 mod sight;

@@ -13,15 +13,17 @@ use std::task::{Context, Poll};
 
 use bytes::Buf;
 use http::{Request, Response};
+use tokio::sync::futures::OwnedNotified;
 use tokio::time::Sleep;
 use tower_service::Service;
 
-use super::core::{closed, some};
+use super::core::closed;
 use super::entry::Entry;
 use super::handle::Lifeline;
 use super::lease::{Queue, Refusal};
 use super::request::Exchange;
 use super::service::ResponseFuture;
+use super::settings::some;
 use crate::error::{BoxError, Error};
 use crate::origin::{Key, Origin};
 use crate::session::{Body, Outgoing};
@@ -62,12 +64,20 @@ pub struct OriginPool<O: Key = Origin> {
 enum Readiness<O: Key> {
     /// Nothing was asked for.
     Idle,
-    Waiting(Queue<Entry<O>>, Option<Pin<Box<Sleep>>>),
+    Waiting(Wait<O>),
     Held(Queue<Entry<O>>),
     /// The origin speaks only HTTP/1.1, which a fallback takes.
     Elsewhere,
     /// To be returned by the next call.
     Failed(Error),
+}
+
+/// A place in the queue, and what may end the wait before its turn comes.
+struct Wait<O: Key> {
+    queue: Queue<Entry<O>>,
+    sleep: Option<Pin<Box<Sleep>>>,
+    /// The handle is closed, which the origin does not tell where other handles share it.
+    closing: Option<Pin<Box<OwnedNotified>>>,
 }
 
 impl<O: Key> OriginPool<O> {
@@ -104,68 +114,86 @@ impl<O: Key> OriginPool<O> {
         }
         if let Readiness::Idle = self.ready {
             match self.ask() {
-                Ok(Some(queue)) => self.ready = Readiness::Waiting(queue, None),
+                Ok(Some(wait)) => self.ready = Readiness::Waiting(wait),
                 Ok(None) => self.ready = Readiness::Elsewhere,
                 Err(error) => self.ready = Readiness::Failed(error),
             }
         }
-        let Readiness::Waiting(queue, sleep) = &mut self.ready else {
+        let Readiness::Waiting(wait) = &mut self.ready else {
             return Poll::Ready(Ok(()));
         };
-        let entry = queue.env().clone();
-        let next = match entry.caller(true, true) {
-            Err(error) => Err(error),
-            Ok((_, caller)) => match queue.poll_ready(cx, caller) {
-                Poll::Ready(Ok(())) => Ok(true),
-                Poll::Ready(Err(Refusal::Closed)) => {
-                    // The origin was forgotten for want of use, or the handle was closed: the next poll tells.
-                    self.ready = Readiness::Idle;
-                    cx.waker().wake_by_ref();
-                    return Poll::Pending;
-                }
-                Poll::Ready(Err(refusal)) => Err(entry.refused(refusal)),
-                Poll::Pending => match poll_timeout(sleep, &entry, cx) {
-                    Poll::Ready(error) => Err(error),
-                    Poll::Pending => Ok(false),
-                },
-            },
-        };
-        match next {
-            Ok(false) => return Poll::Pending,
-            Ok(true) => {
-                if let Readiness::Waiting(queue, _) = std::mem::replace(&mut self.ready, Readiness::Idle) {
-                    self.ready = Readiness::Held(queue);
+        let entry = wait.queue.env().clone();
+        match wait.poll(cx) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(Ended::Again) => {
+                self.ready = Readiness::Idle;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            Poll::Ready(Ended::Held) => {
+                if let Readiness::Waiting(wait) = std::mem::replace(&mut self.ready, Readiness::Idle) {
+                    self.ready = Readiness::Held(wait.queue);
                 }
             }
-            Err(error) if error.is_h1_only() && entry.core.fallback.is_some() => {
+            Poll::Ready(Ended::Failed(error)) if error.is_h1_only() && entry.core.fallback.is_some() => {
                 self.ready = Readiness::Elsewhere;
             }
-            Err(error) => self.ready = Readiness::Failed(error),
+            Poll::Ready(Ended::Failed(error)) => self.ready = Readiness::Failed(error),
         }
         Poll::Ready(Ok(()))
     }
 
     /// A place in the queue, unless no slot is needed.
-    fn ask(&self) -> Result<Option<Queue<Entry<O>>>, Error> {
+    fn ask(&self) -> Result<Option<Wait<O>>, Error> {
+        // Before the handle is found open, so that no closing is missed.
+        let closing = self.lifeline.closing().map(Box::pin);
         let entry = self.lifeline.entry(&self.key)?;
         if entry.goes_elsewhere() {
             return Ok(None);
         }
         let (_, caller) = entry.caller(true, true)?;
-        Ok(Some(Queue::last(entry, caller)))
+        Ok(Some(Wait {
+            queue: Queue::last(entry, caller),
+            sleep: None,
+            closing,
+        }))
     }
 }
 
-fn poll_timeout<O: Key>(
-    sleep: &mut Option<Pin<Box<Sleep>>>,
-    entry: &Entry<O>,
-    cx: &mut Context<'_>,
-) -> Poll<Error> {
-    let Some(timeout) = some(entry.core.config.acquire_timeout) else {
-        return Poll::Pending;
-    };
-    let sleep = sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
-    sleep.as_mut().poll(cx).map(|()| entry.timed_out("a slot"))
+/// How a wait ended.
+enum Ended {
+    /// With a slot, softly held.
+    Held,
+    /// The origin was forgotten for want of use, or the handle was closed: a fresh look tells which.
+    Again,
+    Failed(Error),
+}
+
+impl<O: Key> Wait<O> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
+        let entry = self.queue.env().clone();
+        let caller = match entry.caller(true, true) {
+            Ok((_, caller)) => caller,
+            Err(error) => return Poll::Ready(Ended::Failed(error)),
+        };
+        match self.queue.poll_ready(cx, caller) {
+            Poll::Ready(Ok(())) => return Poll::Ready(Ended::Held),
+            Poll::Ready(Err(Refusal::Closed)) => return Poll::Ready(Ended::Again),
+            Poll::Ready(Err(refusal)) => return Poll::Ready(Ended::Failed(entry.refused(refusal))),
+            Poll::Pending => {}
+        }
+        if let Some(closing) = &mut self.closing {
+            if closing.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Ended::Again);
+            }
+        }
+        let Some(timeout) = some(entry.core.config.acquire_timeout) else {
+            return Poll::Pending;
+        };
+        let sleep = (self.sleep).get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
+        let due = sleep.as_mut().poll(cx);
+        due.map(|()| Ended::Failed(entry.timed_out("a slot")))
+    }
 }
 
 impl<O, B> Service<Request<B>> for OriginPool<O>
@@ -233,5 +261,40 @@ impl<O: Key> fmt::Debug for OriginPool<O> {
         f.debug_struct("OriginPool")
             .field("origin", self.key.origin())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio_test::task::spawn;
+
+    use super::super::core::Core;
+    use super::super::members::Members;
+    use super::*;
+    use crate::Builder;
+    use crate::connect::memory::pair;
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_waits_is_woken_when_its_handle_is_closed_and_others_wait_on() {
+        // P29, P35
+        static POOLS: Members<Arc<Core<Origin>>> = Members::new();
+        let (connector, mut listener) = pair::<Origin>();
+        let core = Builder::new().connector(connector).core().unwrap();
+        let closing = Lifeline::join_in(&POOLS, core.clone(), true).unwrap();
+        let staying = Lifeline::join_in(&POOLS, core, true).unwrap();
+        let key: Origin = "https://a".parse().unwrap();
+        let mut one = OriginPool::new(closing.clone(), key.clone());
+        let mut two = OriginPool::new(staying, key);
+        let mut one = spawn(poll_fn(|cx| one.poll_slot(cx)));
+        let mut two = spawn(poll_fn(|cx| two.poll_slot(cx)));
+        assert!(one.poll().is_pending() && two.poll().is_pending());
+        let _dial = listener.accept().await.unwrap();
+        assert!(!one.is_woken());
+        closing.close();
+        assert!(one.is_woken() && !two.is_woken());
+        assert!(matches!(one.poll(), Poll::Ready(Err(error)) if error.is_closed()));
+        assert!(two.poll().is_pending());
     }
 }

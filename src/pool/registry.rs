@@ -72,6 +72,11 @@ impl<K: Clone + Eq + Hash, V: Resident> Registry<K, V> {
         Some((entry, evicted))
     }
 
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.map.read().entries.len()
+    }
+
     /// All entries.
     pub fn all(&self) -> Vec<Arc<V>> {
         self.map.read().entries.values().cloned().collect()

@@ -7,6 +7,7 @@
 //!            ▲      ├───▶ not sent ─────────────────────────────────────────────┘
 //!            │      ├───▶ unprocessed: rewind the body, at most `max_replays` (P21) ──┐
 //!            └──────┼─────────────────────────────────────────────────────────────────┘
+//!                   ├───▶ the session's runtime ended, and the method is safe (P36): the same ──────┤
 //!                   ├───▶ HTTP/1.1 required: the origin is marked, then the same (P26), or the fallback (P27)
 //!                   └───▶ failed
 //! ```
@@ -22,7 +23,7 @@ use super::dial::h1_only;
 use super::entry::{Entry, Wire};
 use super::fallback::RequestBody;
 use super::handle::Lifeline;
-use crate::error::{Chain, Error};
+use crate::error::{Chain, Error, Kind};
 use crate::origin::Key;
 use crate::session::link::{Failure, Occupied};
 use crate::session::{Body, Outgoing, needs_settings, send_h2};
@@ -121,9 +122,19 @@ impl<O: Key> Exchange<O> {
                         return Box::pin(self.fall_back()).await;
                     }
                 }
+                Failure::Failed(error) if self.may_repeat(&error, want) => {
+                    Box::pin(self.replay(error, false, &mut replays)).await?;
+                }
                 Failure::Failed(error) => return Err(self.entry.name(error)),
             }
         }
+    }
+
+    /// Whether a request that the server may have processed is sent again all the same: its session ended with the
+    /// runtime of somebody else, and its method is safe (RFC 9110 §9.2.2). Over HTTP/1.1 a body went with the request.
+    fn may_repeat(&self, error: &Error, want: Want) -> bool {
+        let there = want.empty || self.body.is_some();
+        error.kind() == Kind::Runtime && self.parts.method.is_safe() && there
     }
 
     /// A slot: at once where a session has room and nobody waits.
@@ -142,7 +153,7 @@ impl<O: Key> Exchange<O> {
         match session.wire {
             Wire::H2(session) => send_h2(session, slot, &self.parts, &mut self.body, patience).await,
             Wire::H2Ending(_) => {
-                let ending = Error::new(crate::error::Kind::Goaway, "the session is ending");
+                let ending = Error::new(Kind::Goaway, "the session is ending");
                 Err(Failure::NotSent(ending.with_unprocessed(true)))
             }
             #[cfg(feature = "http1")]

@@ -45,6 +45,8 @@ pub trait Env: Sized {
     /// Sees to it that [`timeout`] is called then. Returns the single-thread runtime that keeps the timer, if it is one:
     /// such a timer stands still whenever nobody blocks on its runtime.
     fn arm(this: &Arc<Self>, at: Instant) -> Option<RuntimeId>;
+    /// A session came to nothing and counts as a failed dial.
+    fn wasted(&self) {}
 }
 
 /// The mutex and what it guards.
@@ -153,6 +155,7 @@ impl<H: Handle, C: Clone> Inner<H, C> {
                     effects.extend(self.handle(id).map(|handle| Effect::Kill(handle, reason)));
                 }
                 Action::Probe(id) => effects.extend(self.handle(id).map(Effect::Probe)),
+                Action::Wasted => effects.push(Effect::Wasted),
             }
         }
         true
@@ -224,6 +227,7 @@ enum Effect<H> {
     Close(H, Reason),
     Kill(H, Reason),
     Probe(H),
+    Wasted,
     Arm(Instant),
 }
 
@@ -242,6 +246,7 @@ impl<H: Handle> Effects<H> {
                 Effect::Close(handle, reason) => handle.close(reason),
                 Effect::Kill(handle, reason) => handle.kill(reason),
                 Effect::Probe(handle) => handle.probe(),
+                Effect::Wasted => env.wasted(),
                 Effect::Arm(at) => {
                     let keeper = E::arm(env, at);
                     env.shared().inner.lock().armed_on = keeper;

@@ -21,7 +21,8 @@ impl<O: Key> H2Pool<O> {
     pub fn stats(&self) -> Stats {
         let core = self.core();
         let mut stats = core.counters.snapshot();
-        for entry in core.origins.all() {
+        let entries = core.entries();
+        for entry in &entries {
             entry.shared().read(|inner| {
                 stats.sessions_dialing += inner.state.dials().count();
                 stats.waiters += inner.state.waiting() as usize;
@@ -33,8 +34,8 @@ impl<O: Key> H2Pool<O> {
                     }
                 }
             });
-            stats.origins += 1;
         }
+        stats.origins = core.origins.len();
         stats.origins_h1_only = core.h1_only.lock().len();
         stats
     }
@@ -43,7 +44,7 @@ impl<O: Key> H2Pool<O> {
     #[must_use]
     pub fn sessions(&self) -> Vec<SessionInfo> {
         let now = clock::now();
-        let entries = self.core().origins.all();
+        let entries = self.core().entries();
         entries.iter().flat_map(|entry| entry.sessions(now)).collect()
     }
 

@@ -21,10 +21,12 @@ pub(super) struct Alive<C: Ending> {
 
 impl<C: Ending> Drop for Alive<C> {
     fn drop(&mut self) {
-        let cause = self.control.end(Error::new(
-            Kind::Io,
-            "the runtime that drove the session has ended",
-        ));
+        let cause = self.control.end(runtime_ended());
         self.observer.clone().closed(self.id, cause);
     }
+}
+
+/// Nobody drives the session any more; the server knows nothing of it.
+pub(super) fn runtime_ended() -> Error {
+    Error::new(Kind::Runtime, "the runtime that drove the session has ended")
 }

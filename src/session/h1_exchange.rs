@@ -15,6 +15,7 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 
+use super::alive::runtime_ended;
 use super::body::Body;
 use super::bound::{Bound, late_headers};
 use super::exchange::Patience;
@@ -137,6 +138,9 @@ pub(super) fn describe(tail: &Tail, error: hyper::Error) -> Error {
     if let Some(fault) = tail.control().fault.get() {
         return fault.with_unprocessed(false);
     }
+    if error.is_user() && !error.is_body_write_aborted() {
+        return runtime_ended().with_source(error);
+    }
     let (kind, message) = if error.is_parse_status() || error.is_parse_version_h2() {
         (Kind::Protocol, "the server did not answer in HTTP/1.1")
     } else if error.is_parse() {
@@ -145,8 +149,6 @@ pub(super) fn describe(tail: &Tail, error: hyper::Error) -> Error {
         (Kind::Protocol, message)
     } else if error.is_body_write_aborted() {
         (Kind::Body, "the request body ended before its `content-length`")
-    } else if error.is_user() {
-        (Kind::Io, "the runtime that drove the session has ended")
     } else if is_malformed(&error) {
         (
             Kind::Protocol,

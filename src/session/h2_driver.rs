@@ -150,8 +150,10 @@ pub(crate) fn drive(
         control: driver.control.clone(),
     };
     async move {
-        let alive = alive;
         let mut driver = driver;
+        // Where the runtime ends, the report of it goes first, then the connection: whoever's stream ends with that finds
+        // the reason, and is not sent here again.
+        let alive = alive;
         let cause = poll_fn(|cx| driver.poll(cx, &alive)).await;
         alive.control.end(cause);
         drop(driver);

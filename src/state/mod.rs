@@ -68,6 +68,8 @@ pub enum Action {
     Kill(SessionId, Reason),
     /// Ask the session for a sign of life (PING).
     Probe(SessionId),
+    /// A session that was opened came to nothing, and counts as a failed dial (P3): to be shown as one.
+    Wasted,
 }
 
 /// The answer to a caller that wants a slot.

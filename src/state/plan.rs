@@ -250,7 +250,7 @@ impl<C: Clone> OriginState<C> {
 
     /// A session ended or said GOAWAY before it served anything.
     pub(super) fn ended_early(&mut self, group: usize, failure: &Failure<C>, now: Instant) {
-        self.note_failure(now);
+        self.wasted(now);
         if self.plan.failures >= EARLY_ENDS {
             self.fail_covered(group, None, failure);
         }
@@ -258,8 +258,13 @@ impl<C: Clone> OriginState<C> {
 
     /// A session proved useless, after its callers had waited for it as long as for a dial.
     pub(super) fn proved_useless(&mut self, group: usize, failure: &Failure<C>, now: Instant) {
-        self.note_failure(now);
+        self.wasted(now);
         self.fail_covered(group, None, failure);
+    }
+
+    fn wasted(&mut self, now: Instant) {
+        self.note_failure(now);
+        self.actions.push_back(Action::Wasted);
     }
 
     /// Makes the plan anew and orders what it wants.

@@ -11,7 +11,6 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use super::{SessionProtocol, SessionsClosed, Stats};
-use crate::error::Error;
 use crate::metrics::{self, Labels};
 use crate::origin::Origin;
 use crate::state::Reason;
@@ -93,9 +92,10 @@ impl Tally {
         }
     }
 
-    pub(crate) fn dial_failed(&self, error: &Error) {
+    /// `kind` is the error's, or `unused` for a session that ended before it served anything.
+    pub(crate) fn dial_failed(&self, kind: &'static str) {
         add(&self.counters.dials_failed);
-        metrics::dial_failed(&self.labels, error.kind_name());
+        metrics::dial_failed(&self.labels, kind);
     }
 
     /// A dial offers only HTTP/1.1 because the origin is remembered to speak nothing else.
@@ -348,7 +348,7 @@ mod tests {
         assert_eq!(counters.snapshot().streams_started, 2);
         tally.stream_refused();
         tally.replayed();
-        tally.dial_failed(&Error::connect("refused"));
+        tally.dial_failed("connect");
         tally.h1_only_hit();
         tally.saturated();
         tally.probed();

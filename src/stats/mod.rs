@@ -42,7 +42,7 @@ pub(crate) use counters::{CloseReason, Counters, Left, SessionTally, StreamTally
 /// | --- | --- | --- |
 /// | `h2pool.sessions.opened` | counter | `network.protocol.version` |
 /// | `h2pool.sessions.closed` | counter | `network.protocol.version`; `reason`: a field of [`SessionsClosed`] |
-/// | `h2pool.dials.failed` | counter | `error.type` = `connect`, `connect_timeout`, `certificate`, … |
+/// | `h2pool.dials.failed` | counter | `error.type` = `connect`, `connect_timeout`, `certificate`, …; `unused` for a session that ended before it served anything |
 /// | `h2pool.streams.started` | counter | |
 /// | `h2pool.streams.refused` | counter | |
 /// | `h2pool.replays` | counter | |
@@ -80,7 +80,7 @@ pub struct Stats {
     pub streams_refused: u64,
     /// Since the start: requests that the pool sent again because the server did not process them.
     pub replays: u64,
-    /// Since the start: dials that failed.
+    /// Since the start: dials that failed, and sessions that ended before they served anything.
     pub dials_failed: u64,
     /// Since the start: acquisitions that found no room and queued.
     pub waits: u64,

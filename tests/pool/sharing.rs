@@ -117,6 +117,36 @@ fn a_runtime_that_ends_with_requests_in_flight_takes_only_them_along() {
 }
 
 #[test]
+fn a_session_that_ends_with_its_runtime_takes_no_safe_request_of_others_along() {
+    // P22, P36
+    for h1 in [false, true] {
+        let builder = Server::builder();
+        let server = if h1 { builder.h1_only() } else { builder }.start_on_own_thread();
+        let pool = tls().max_sessions(1).max_h1_connections(2).build().unwrap();
+        let (dying, living) = (multi(), multi());
+        // The sessions are there, driven by the one that is going to end.
+        dying.block_on(async {
+            for read in join_all(fetch_many(&pool, &server.uri("/delay/20"), 2)).await {
+                read.unwrap();
+            }
+        });
+        let (safe, unsafe_) = {
+            let _guard = living.enter();
+            let safe = fetch(&pool, get(server.uri("/gate/safe")));
+            (safe, fetch(&pool, post(server.uri("/gate/unsafe"), "once")))
+        };
+        living.block_on(server.gate("safe").until_waiting(1));
+        living.block_on(server.gate("unsafe").until_waiting(1));
+        dying.shutdown_timeout(Duration::from_secs(5));
+        let error = living.block_on(join(unsafe_)).unwrap_err();
+        assert!(!error.is_unprocessed() && error.is_transient(), "{error:?}");
+        living.block_on(eventually("it is sent again", || pool.stats().replays == 1));
+        server.gate("safe").open();
+        assert_eq!(living.block_on(join(safe)).unwrap().body, "ok");
+    }
+}
+
+#[test]
 fn the_right_to_dial_passes_on() {
     // P36: the runtime that dials ends; somebody on another waits, and dials.
     let (connector, mut listener) = pair::<Origin>();

@@ -153,3 +153,28 @@ async fn a_burst_before_settings_survives_its_refusals() {
     assert_eq!(refused, 90, "100 came early, 10 of them could be served");
     assert_eq!(pool.stats().replays, 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn sessions_that_came_to_nothing_are_counted_as_failed_dials() {
+    // P3, P43
+    let (pool, mut net) = net(H2Pool::builder());
+    let request = fetch(&pool, post(uri("https://a/"), "waits for SETTINGS"));
+    // Connected, and closed before SETTINGS; then refused outright.
+    let peer = net.peer().await;
+    settle().await;
+    drop(peer);
+    net.dial().await.refuse(Error::connect("refused"));
+    let error = join(request).await.unwrap_err();
+    assert!(error.is_connect(), "{error:?}");
+    let stats = pool.stats();
+    assert_eq!((stats.dials_failed, stats.sessions_opened), (2, 1));
+    // One that has served is none.
+    let request = fetch(&pool, get(uri("https://a/")));
+    let mut peer = net.ready_peer(1).await;
+    peer.answer_one(b"ok").await.unwrap();
+    join(request).await.unwrap();
+    drop(peer);
+    settle().await;
+    assert_eq!(pool.stats().sessions_closed.total(), 2);
+    assert_eq!(pool.stats().dials_failed, 2);
+}

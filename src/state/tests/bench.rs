@@ -65,6 +65,8 @@ pub(super) struct Bench {
     pub(super) closed: Vec<(SessionId, Reason)>,
     pub(super) killed: Vec<(SessionId, Reason)>,
     pub(super) probed: Vec<SessionId>,
+    /// Sessions that counted as failed dials.
+    pub(super) wasted: usize,
 }
 
 impl Bench {
@@ -79,6 +81,7 @@ impl Bench {
             closed: Vec::new(),
             killed: Vec::new(),
             probed: Vec::new(),
+            wasted: 0,
         }
     }
 
@@ -92,6 +95,7 @@ impl Bench {
                 Action::Close(session, reason) => self.closed.push((session, reason)),
                 Action::Kill(session, reason) => self.killed.push((session, reason)),
                 Action::Probe(session) => self.probed.push(session),
+                Action::Wasted => self.wasted += 1,
             }
         }
         self.state.audit();

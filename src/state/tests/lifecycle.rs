@@ -457,3 +457,32 @@ fn goaway_before_the_first_answer_is_judged_when_the_session_is_gone() {
     bench.queue();
     assert!(bench.dials.is_empty(), "this one ended before it served anything");
 }
+
+#[test]
+fn sessions_that_came_to_nothing_are_shown_as_failed_dials() {
+    // P3, P43
+    let mut bench = Bench::new(|limits| limits.max_sessions = 1);
+    bench.queue_as(with_body());
+    let session = bench.connect();
+    bench.lose(session);
+    assert_eq!(bench.wasted, 1, "closed before SETTINGS");
+    bench.pass(secs(1));
+    let session = bench.connect();
+    bench.settings(session, 0);
+    bench.goaway(session);
+    bench.lose(session);
+    assert_eq!(bench.wasted, 2, "GOAWAY, and then its end: once");
+    bench.pass(secs(1));
+    bench.connect();
+    bench.pass(secs(11));
+    assert_eq!(bench.wasted, 3, "no SETTINGS in time");
+
+    let mut bench = Bench::new(|limits| limits.max_sessions = 1);
+    bench.queue();
+    bench.fail("refused");
+    assert_eq!(bench.wasted, 0, "the shell saw that dial fail");
+    bench.pass(secs(1));
+    let session = bench.serving(3);
+    bench.lose(session);
+    assert_eq!(bench.wasted, 0, "it has served");
+}
