@@ -170,8 +170,13 @@ pub(crate) fn describe() {}
 #[cfg(feature = "metrics")]
 impl Labels {
     pub(crate) fn new(origin: &Origin) -> Self {
+        let host = origin.host();
+        let bare = host
+            .strip_prefix('[')
+            .and_then(|host| host.strip_suffix(']'))
+            .unwrap_or(host);
         let common = [
-            metrics::Label::new("server.address", std::sync::Arc::<str>::from(origin.host())),
+            metrics::Label::new("server.address", std::sync::Arc::<str>::from(bare)),
             metrics::Label::new(
                 "server.port",
                 std::sync::Arc::<str>::from(origin.port().to_string()),
@@ -376,6 +381,19 @@ mod tests {
         ];
         let expected = expected.map(|(name, value)| (name.to_owned(), vec![value]));
         assert_eq!(seen.all(), BTreeMap::from(expected));
+    }
+
+    #[test]
+    fn an_ipv6_address_goes_without_its_brackets() {
+        // P43: OpenTelemetry's `server.address` is an address, not a part of a URI.
+        for (host, address) in [
+            ("::1", "::1"),
+            ("127.0.0.1", "127.0.0.1"),
+            ("a.example", "a.example"),
+        ] {
+            let labels = Labels::new(&Origin::https(host, 443).unwrap());
+            assert_eq!(labels.common[0].value(), address);
+        }
     }
 
     #[test]

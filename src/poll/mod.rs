@@ -114,6 +114,7 @@ impl Round {
 
 /// What a call brings when it succeeds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Reply<T> {
     /// The server said something.
     Value(T),

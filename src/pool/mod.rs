@@ -195,7 +195,8 @@ impl<O: Key> H2Pool<O> {
         self.lifeline.is_closed()
     }
 
-    /// Resolves once a closed pool has no session and no dial left; never, while it is open.
+    /// Resolves once a closed pool has no session and no dial left; never, while it is open. (The process-wide pool is
+    /// open as long as one of its handles is.)
     ///
     /// # Cancel safety
     /// Cancel safe.
