@@ -51,6 +51,22 @@
 //! # Ok(()) }
 //! ```
 //!
+//! # Requests and responses
+//!
+//! A request has an absolute URI and any [`http_body::Body`]; the response's [`Body`] streams. What goes beyond is said in
+//! extensions:
+//!
+//! | extension | of the | tells |
+//! | --- | --- | --- |
+//! | [`Protocol`] | request | that it is an extended CONNECT (RFC 8441), such as a WebSocket over HTTP/2 |
+//! | [`retry::RetryOptions`] | request | how this one is retried |
+//! | [`ConnectionInfo`] | response | the session, its protocol and addresses, and whether it was used before |
+//! | [`retry::Attempts`] | response | how many attempts there were, and why |
+//! | hyper's `OnUpgrade` | response | that an HTTP/1.1 connection was upgraded: `hyper::upgrade::on(response)` gives it |
+//!
+//! In a tunnel (CONNECT over HTTP/2, extended or not) the request's body is the way up and the response's body the way
+//! down: see the example `connect_tunnel`.
+//!
 //! # Runtimes
 //!
 //! tokio is the runtime. A pool may live in a `static` and be used from several runtimes. A session is driven by the

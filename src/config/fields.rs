@@ -297,6 +297,58 @@ mod tests {
         assert_eq!(values, FIELDS.len());
     }
 
+    /// The comment above an item, on one line.
+    fn comment(text: &str, item: &str) -> String {
+        let before = text.split(item).next().filter(|before| before.len() < text.len());
+        let above = before.expect(item).lines().rev();
+        let mut lines: Vec<_> = above
+            .map(str::trim)
+            .skip_while(|line| line.is_empty())
+            .take_while(|line| line.starts_with("///") || line.starts_with("#["))
+            .filter_map(|line| line.strip_prefix("///"))
+            .map(str::trim)
+            .collect();
+        lines.reverse();
+        lines.join(" ")
+    }
+
+    #[test]
+    fn fields_and_setters_say_their_defaults_and_ranges() {
+        // P42: the defaults as the example file writes them.
+        let file = include_str!("../../examples/h2pool.toml");
+        let (fields, setters) = (include_str!("mod.rs"), include_str!("setters.rs"));
+        let builder = include_str!("../builder.rs");
+        for field in FIELDS {
+            let written = format!("\n{} = ", field.name);
+            let default = file.split(&written).nth(1).and_then(|rest| rest.lines().next());
+            let default = match default.expect(field.name).trim_matches('"') {
+                "least_loaded" => "`LeastLoaded`",
+                default => default,
+            };
+            let range = match &field.kind {
+                Kind::Count(place) => format!(", allowed {:?}", place.range),
+                Kind::Wire(place) => format!(", allowed {:?}", place.range),
+                Kind::Time(place) => {
+                    let (min, max) = (show(*place.range.start()), show(*place.range.end()));
+                    format!(", allowed {min}..={max}")
+                }
+                Kind::Flag(_) | Kind::Balance(_) => String::new(),
+            };
+            let zero = field
+                .zero
+                .map_or(String::new(), |meaning| format!("; 0 means {meaning}"));
+            let setter = format!("pub fn {}(", field.name);
+            for (text, item, range) in [
+                (fields, format!("pub {}: ", field.name), &*range),
+                (setters, setter.clone(), &*range),
+                (builder, setter, ""),
+            ] {
+                let (comment, end) = (comment(text, &item), format!("Default {default}{range}{zero}."));
+                assert!(comment.ends_with(&end), "{item}: {comment}: {end}");
+            }
+        }
+    }
+
     #[test]
     fn both_ends_of_every_range_pass_and_what_lies_beyond_names_field_and_range() {
         // P42
