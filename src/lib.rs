@@ -107,7 +107,7 @@
 //!
 //! Without `tcp` there is no connector by default: [`Builder::connector`] takes your own.
 #![forbid(unsafe_code)]
-#![cfg_attr(docsrs, feature(doc_cfg))]
+#![cfg_attr(docsrs, feature(doc_cfg), doc(auto_cfg(hide(h2pool_loom))))]
 #![cfg_attr(
     h2pool_loom,
     allow(
