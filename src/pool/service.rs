@@ -75,6 +75,9 @@ impl<O: Key> H2Pool<O> {
     ///
     /// The URI is absolute (`https://example.com/path`). 3xx responses, cookies and encodings are returned as they are.
     ///
+    /// Unlike that of `oneshot`, the future does not name the body's type: it can be awaited in a block that is spawned
+    /// also where the body's error is a `Box<dyn Error + Send + Sync>`.
+    ///
     /// # Errors
     /// See [`Error`]'s predicates. [`is_unprocessed`](Error::is_unprocessed) tells whether it is safe to send again.
     ///

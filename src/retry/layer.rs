@@ -1,10 +1,12 @@
 //! `RetryPolicy` as a layer, and the service it makes.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use http::{Request, Response};
 use http_body::Body;
-use tower::BoxError;
+use tower::{BoxError, ServiceExt};
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -28,6 +30,49 @@ impl<S> Retry<S> {
     /// What [`RetryPolicy`] does as a layer.
     pub fn new(policy: RetryPolicy, inner: S) -> Self {
         Self { inner, policy }
+    }
+
+    /// Sends one request: [`oneshot`](tower::ServiceExt::oneshot) on a clone, as a boxed future that does not name the
+    /// body's type.
+    ///
+    /// For async blocks that are spawned with a body whose error is a `Box<dyn Error + Send + Sync>`. Where the block holds
+    /// a future that names such a body, as `oneshot` of any tower service does, the compiler cannot see that the block is
+    /// `Send` ("implementation of `From` is not general enough").
+    ///
+    /// # Errors
+    /// As the service: a [`RetryError`](super::RetryError) around the last attempt's.
+    ///
+    /// # Cancel safety
+    /// Dropped at any point, it ends the attempt in flight and sends nothing more.
+    ///
+    /// ```no_run
+    /// use bytes::Bytes;
+    /// use h2pool::retry::{Retry, RetryPolicy};
+    /// use http_body_util::combinators::BoxBody;
+    /// use tower::BoxError;
+    ///
+    /// # fn send(request: http::Request<BoxBody<Bytes, BoxError>>) -> Result<(), BoxError> {
+    /// let client = Retry::new(RetryPolicy::default(), h2pool::H2Pool::new()?);
+    /// tokio::spawn(async move {
+    ///     let response = client.request(request).await?;
+    ///     println!("{}", response.status());
+    ///     Ok::<_, BoxError>(())
+    /// });
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn request<B, R>(
+        &self,
+        request: Request<B>,
+    ) -> Pin<Box<dyn Future<Output = Result<Response<R>, BoxError>> + Send>>
+    where
+        S: Service<Request<ReplayBody<B>>, Response = Response<R>> + Clone + Send + 'static,
+        S::Error: Into<BoxError>,
+        S::Future: Send,
+        B: Body + Send + 'static,
+        R: Body + Send + 'static,
+    {
+        Box::pin(self.clone().oneshot(request))
     }
 
     /// The service below.

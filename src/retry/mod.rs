@@ -93,6 +93,10 @@
 //! The service below gets a [`ReplayBody`], which records what it streams, up to [64 KiB](RetryPolicy::replay_limit). A
 //! larger body is sent as it is, and then not retried. The budget of memory is the only price: bytes are shared.
 //!
+//! A body whose error is a `Box<dyn Error + Send + Sync>` meets a limit of the compiler, with this and any tower service:
+//! an async block that awaits `service.oneshot(request)` cannot be spawned. Spawn the future itself, use
+//! [`Retry::request`], or give the body an error type of its own.
+//!
 //! # What is learned
 //!
 //! Every response carries an [`Attempts`] extension, every error is a [`RetryError`] around the last one. When a limit is

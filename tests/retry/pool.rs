@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use h2pool::connect::memory;
-use h2pool::retry::{Attempts, Failure, Reason};
+use h2pool::retry::{Attempts, Failure, Reason, Retry};
 use h2pool::{Builder, H2Pool, Origin};
 use http::{Request, Response};
 use http_body_util::BodyExt;
@@ -134,4 +134,26 @@ async fn a_future_dropped_in_back_off_leaves_no_stream_behind() {
     assert_eq!((times(&seen), pool.stats().streams), (vec![0, 200], 0));
     pause(60_000).await;
     assert_eq!(seen.lock().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_with_a_boxed_error_goes_out_from_tasks() {
+    // R1, P29: both ways compile, and are `Send`.
+    let (pool, seen) = serve(H2Pool::builder(), |number| {
+        Act::Status(if number == 1 { 503 } else { 200 })
+    });
+    let boxed = || get().map(|body: Body| body.map_err(tower::BoxError::from).boxed_unsync());
+    let client = Retry::new(steady(), pool.clone());
+    let (one, two) = (boxed(), boxed());
+    let whole = tokio::spawn(client.clone().oneshot(boxed()));
+    assert_eq!(whole.await.unwrap().unwrap().status(), 200);
+    let within = tokio::spawn(async move {
+        let retried = client.request(one).await.unwrap().status();
+        (retried, pool.request(two).await.unwrap().status())
+    });
+    assert_eq!(
+        within.await.unwrap(),
+        (http::StatusCode::OK, http::StatusCode::OK)
+    );
+    assert_eq!(seen.lock().len(), 4);
 }
