@@ -22,7 +22,7 @@ use crate::site::Site;
 /// A case that takes longer hangs.
 const CASE: Duration = Duration::from_secs(60);
 /// How many servers are under way at the same time: some cases only wait for a server.
-const AT_ONCE: usize = 2;
+const AT_ONCE: usize = 3;
 
 /// What to run.
 pub(crate) struct Plan {

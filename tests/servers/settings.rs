@@ -37,6 +37,8 @@ pub(crate) struct Can {
     pub(crate) keep_alive_off: (bool, bool),
     /// Compares uploads and holds requests; else it echoes what it is sent.
     pub(crate) application: bool,
+    /// Goes on reading where more streams than its limit were opened ahead of its SETTINGS.
+    pub(crate) early: bool,
     /// Takes uploads whose length is not known at first.
     pub(crate) pieces: bool,
     /// How it is asked to start afresh while requests come in.
@@ -52,6 +54,7 @@ impl Can {
         h1_only: true,
         keep_alive_off: (true, true),
         application: true,
+        early: true,
         pieces: true,
         renew: Renew::Signal("HUP"),
     };

@@ -55,6 +55,10 @@ async fn upload_one<C: Client>(context: &Context<C>, number: usize) -> Result<()
 
 /// 100 downloads of 1 MB at once.
 pub(crate) async fn downloads<C: Client>(context: Context<C>) -> Result<String, Failure> {
+    if !context.can.early {
+        // Then the limit is known.
+        context.get_small().await?;
+    }
     context
         .each(100, 100, |context, _| async move { download_one(&context).await })
         .await?;
