@@ -124,6 +124,7 @@ fn tuning(config: &PoolConfig) -> Tuning {
             informational: bound(config.max_informational),
             informational_bytes: u64::from(config.max_header_list_size),
             header_block_bytes: u64::from(config.max_header_list_size),
+            stream_window: u64::from(largest_window(config)),
             ..Bounds::default()
         },
     }
@@ -140,6 +141,15 @@ fn patience(config: &PoolConfig) -> Patience {
 /// Zero means off.
 pub(super) fn some(duration: Duration) -> Option<Duration> {
     (!duration.is_zero()).then_some(duration)
+}
+
+/// The largest window that a stream is ever given.
+fn largest_window(config: &PoolConfig) -> u32 {
+    if config.adaptive_window {
+        config.stream_window.max(config.max_stream_window)
+    } else {
+        config.stream_window
+    }
 }
 
 /// Validated to fit.

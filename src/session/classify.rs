@@ -105,6 +105,14 @@ fn connection_over(error: &h2::Error) -> bool {
     error.is_io() || (error.is_go_away() && !error.is_remote())
 }
 
+/// Fields of trailers were dropped.
+pub(super) fn trailers_cut(violation: Violation) -> Error {
+    let message = format!("fields of the trailers were lost: the server went over a bound: {violation}");
+    Error::new(Kind::Protocol, message)
+        .with_source(violation)
+        .in_body()
+}
+
 /// The error as the caller sees it. A session that ended for a reason of its own says that reason.
 fn describe(control: &Control, violation: Option<Violation>, error: h2::Error) -> Error {
     if connection_over(&error) {

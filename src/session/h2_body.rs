@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use h2::RecvStream;
+use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 
 use super::classify;
@@ -41,7 +42,7 @@ impl Live {
         loop {
             if self.data_over {
                 return Poll::Ready(match ready!(self.incoming.poll_trailers(cx)) {
-                    Ok(Some(trailers)) => Step::Last(Frame::trailers(trailers)),
+                    Ok(Some(trailers)) => self.trailers(trailers),
                     Ok(None) => Step::End,
                     Err(error) => Step::Failed(self.describe(error)),
                 });
@@ -59,6 +60,15 @@ impl Live {
                 Some(Err(error)) => return Poll::Ready(Step::Failed(self.describe(error))),
                 None => self.data_over = true,
             }
+        }
+    }
+
+    /// All that the server sent, or an error.
+    fn trailers(&self, trailers: HeaderMap) -> Step {
+        let tail = self.tail();
+        match tail.control().meter.trailers_violation(tail.id(), trailers.len()) {
+            Some(violation) => Step::Failed(classify::trailers_cut(violation)),
+            None => Step::Last(Frame::trailers(trailers)),
         }
     }
 

@@ -32,6 +32,75 @@ async fn a_head_over_the_limit_fails_its_request_alone() {
     arena.end().await;
 }
 
+/// Trailers of more than 64 KiB, in several ways.
+fn big_trailers() -> Vec<(&'static str, Vec<u8>)> {
+    // 78,400 times the letter a, of five bits each: 49,000 bytes.
+    let compressed = [
+        &[0x00, 0x01, b'x', 0xff, 0xe9, 0xfd, 0x02][..],
+        &[0x18, 0xc6, 0x31, 0x8c, 0x63].repeat(9_800),
+    ];
+    vec![
+        ("one field", hpack::literals([("x-big", &"v".repeat(70_000))])),
+        (
+            "many fields",
+            hpack::literals((0..3_000).map(|n| (format!("x-{n}"), "v".repeat(10)))),
+        ),
+        (
+            "one too many",
+            hpack::literals([("x-big", "v".repeat(60_000)), ("x-more", "v".repeat(6_000))]),
+        ),
+        ("compressed", compressed.concat()),
+        // 4,000 bytes, once, and then by its index.
+        ("expanding", hpack::bomb("x-bomb", &[b'x'; 4_000], 20)),
+    ]
+}
+
+/// P44: the same in trailers, which h2 would cut without a word.
+#[tokio::test(start_paused = true)]
+async fn trailers_over_the_limit_fail_the_body() {
+    let mut arena = Arena::new();
+    for (name, block) in big_trailers() {
+        let fetch = arena.get("/trailers");
+        let mut peer = arena.greeted(&[]).await;
+        peer.next_headers().await;
+        peer.send_fields(1, &[(":status", "200"), ("content-length", "4")], false)
+            .await;
+        peer.send_data(1, b"body", false).await;
+        peer.send_raw(&frame::headers(1, &block, true)).await;
+        let error = fails(fetch).await;
+        assert!(
+            error.is_body() && !error.is_unprocessed() && names(&error, "max_header_list_size"),
+            "{name}: {}",
+            chain(&error)
+        );
+        let next = arena.get("/next");
+        assert_eq!(
+            peer.answer_one(b"still here").await.as_deref(),
+            Some("/next"),
+            "{name}"
+        );
+        assert_eq!(next.await.unwrap().unwrap().body, "still here", "{name}");
+        leave(peer, 3).await;
+    }
+    assert_eq!(arena.dials(), big_trailers().len());
+    arena.end().await;
+}
+
+/// P31: trailers within the limit come whole.
+#[tokio::test(start_paused = true)]
+async fn large_trailers_within_the_limit_are_all_there() {
+    let mut arena = Arena::new();
+    let fetch = arena.get("/trailers");
+    let mut peer = arena.greeted(&[]).await;
+    peer.next_headers().await;
+    peer.send_headers(1, 200, false).await;
+    let block = hpack::literals((0..1_000).map(|n| (format!("x-{n}"), "v".repeat(20))));
+    peer.send_raw(&frame::headers(1, &block, true)).await;
+    let answer = ends(fetch).await.unwrap();
+    assert_eq!(answer.trailers.unwrap().len(), 1_000);
+    arena.end().await;
+}
+
 /// P44: a few kilobytes on the wire that decode to a gigabyte.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_hpack_bomb_does_not_go_off() {

@@ -7,6 +7,7 @@
 
 mod arena;
 mod cancels;
+mod data;
 mod eof;
 mod floods;
 mod frames;

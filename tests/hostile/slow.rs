@@ -194,6 +194,40 @@ async fn an_upload_is_not_gathered_while_its_window_is_shut() {
     arena.end().await;
 }
 
+/// P19: a peer that is gone without a word: keep-alive notices.
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_answers_no_ping_is_given_up() {
+    let mut arena = Arena::with(|builder| {
+        builder
+            .keep_alive_interval(10 * SECOND)
+            .keep_alive_timeout(5 * SECOND)
+    });
+    let fetch = arena.get("/dead");
+    let mut peer = arena.greeted(&[]).await;
+    peer.next_headers().await;
+    peer.silent();
+    let ended = async {
+        loop {
+            match peer.recv().await {
+                Ok(Some(_)) => {}
+                _ => return,
+            }
+        }
+    };
+    let both = async { tokio::join!(ended, fetch) };
+    let (_, fetched) = tokio::time::timeout(60 * SECOND, both).await.expect("in time");
+    let error = fetched.unwrap().unwrap_err();
+    assert!(
+        error.is_keep_alive_timeout() && !error.is_unprocessed(),
+        "{}",
+        chain(&error)
+    );
+    let took = arena.elapsed();
+    assert!((15 * SECOND..17 * SECOND).contains(&took), "{took:?}");
+    arena.recovers().await;
+    arena.end().await;
+}
+
 /// P44: the error of a time bound says which one it was.
 #[tokio::test(start_paused = true)]
 async fn time_bounds_are_named() {

@@ -31,7 +31,18 @@ pub(crate) struct Bounds {
     /// together, in bytes: flow control does not see it. Over it the stream that holds most of them is at fault.
     /// Default 8 MiB: a window of 2 MiB full of frames of 52 bytes or more stays under it.
     pub(crate) small_frames: u64,
+    /// The largest window that a stream is ever given, in bytes. DATA that nobody takes (on one stream held and unread,
+    /// or late for streams that were given up) can honestly be no more than that for each stream; twice as much on a
+    /// stream that is held, or [`LATE_SLACK`] more for those given up, is the session's fault. Default 16 MiB.
+    pub(crate) stream_window: u64,
 }
+
+/// DATA in bytes that may come for streams that are over, beyond what their windows explain.
+pub(crate) const LATE_SLACK: u64 = 1 << 20;
+
+/// How many windows of streams that were given up may lie unused for late DATA: what is under way is far less, and years
+/// of cancels buy no flood.
+pub(crate) const LATE_WINDOWS: u64 = 64;
 
 /// h2 counts a DATA frame as if it took at least this many bytes of memory, as it about does.
 pub(crate) const SMALL_FRAME: u64 = 256;
@@ -59,6 +70,7 @@ impl Default for Bounds {
             informational_bytes: 64 * 1024,
             header_block_bytes: 64 * 1024,
             small_frames: 8 * 1024 * 1024,
+            stream_window: 16 * 1024 * 1024,
         }
     }
 }
@@ -86,6 +98,10 @@ pub(crate) enum Violation {
     HeaderBlock { stream: u32, max: u64 },
     /// Too many small DATA frames that nobody reads.
     SmallFrames { stream: u32, max: u64 },
+    /// Far more DATA on a stream than its window allowed.
+    Window { stream: u32, max: u64 },
+    /// More DATA for streams that are over than their windows allowed.
+    LateData { window: u64 },
 }
 
 impl fmt::Display for Violation {
@@ -113,7 +129,7 @@ impl fmt::Display for Violation {
             Self::StrayRate { per_second } => {
                 write!(
                     f,
-                    "more than {per_second} RST_STREAM frames or HEADERS on closed streams a second"
+                    "more than {per_second} RST_STREAM frames, or HEADERS, empty or last DATA frames on closed streams, a second"
                 )
             }
             Self::Goaways { max } => write!(f, "more than {max} GOAWAY frames"),
@@ -139,6 +155,16 @@ impl fmt::Display for Violation {
                 f,
                 "unread DATA frames under {SMALL_FRAME} bytes took more than {max} bytes of memory, \
                  most of them on stream {stream}"
+            ),
+            Self::Window { stream, max } => write!(
+                f,
+                "more than {max} bytes of unread DATA on stream {stream}, beyond its window (RFC 9113 section 6.9, \
+                 `stream_window`)"
+            ),
+            Self::LateData { window } => write!(
+                f,
+                "more DATA for streams that were over than their windows of at most {window} bytes allowed \
+                 (`stream_window`)"
             ),
         }
     }
@@ -301,6 +327,14 @@ mod tests {
                     max: 65_536,
                 },
                 "under 256 bytes took more than 65536 bytes of memory, most of them on stream 5",
+            ),
+            (
+                Violation::Window { stream: 5, max: 9 },
+                "more than 9 bytes of unread DATA on stream 5",
+            ),
+            (
+                Violation::LateData { window: 9 },
+                "windows of at most 9 bytes allowed",
             ),
         ] {
             assert!(violation.to_string().contains(name), "{violation}");

@@ -32,6 +32,7 @@
 //!       meter.frames_seen(), headers_or_data_seen()   parking and probing (P19, P44)
 //!   stream, by its h2 stream id; it is known from the moment its HEADERS are written, nobody registers it:
 //!       meter.stream_violation(id)         look whenever the response is polled (h2 wakes it for each 1xx): end the stream
+//!       meter.trailers_violation(id, n)    when trailers of n fields are read
 //!       meter.release(id, n)               before each release_capacity(n), frame by frame
 //!       meter.forget(id)                   EXACTLY when the stream is over or given up, always: answers for the last
 //!                                          time whether it was quiet, ended, unread
@@ -45,9 +46,11 @@
 //!
 //! A peer over a bound of the session ([`Bounds`]) makes the next `poll_read` fail with `InvalidData`, which ends h2's
 //! connection; nothing more is read from it. Over a bound of one stream (interim responses, header block) the stream is
-//! marked, and only at twice the bound, when nobody acted on it, the session ends.
+//! marked, and only at twice the bound, when nobody acted on it, the session ends. DATA is bounded by the windows: h2
+//! gives credit back for what comes for streams that are over, so that without a bound it would come for ever.
 
 mod bounds;
+mod fields;
 mod io;
 mod parser;
 mod streams;
@@ -282,6 +285,17 @@ impl Meter {
         self.streams.lock().get(id).and_then(|stream| stream.violation)
     }
 
+    /// The bound that the trailers of stream `id` went over, of which `fields` came out of h2: it drops the others and
+    /// says nothing.
+    pub(crate) fn trailers_violation(&self, id: u32, fields: usize) -> Option<Violation> {
+        let streams = self.streams.lock();
+        let sent = streams.get(id)?.trailers?;
+        (sent != fields as u64).then_some(Violation::HeaderBlock {
+            stream: id,
+            max: self.bounds.header_block_bytes,
+        })
+    }
+
     /// Whether the peer has ended its side of stream `id`, and no crowd of small frames waits there.
     pub(crate) fn is_settled(&self, id: u32) -> bool {
         self.streams.lock().get(id).is_some_and(Stream::is_settled)
@@ -291,7 +305,7 @@ impl Meter {
     /// when it was forgotten before.
     pub(crate) fn forget(&self, id: u32) -> Option<Forgotten> {
         let mut streams = self.streams.lock();
-        let forgotten = streams.forget(id, self.frames_seen());
+        let forgotten = streams.forget(id, self.frames_seen(), &self.bounds);
         self.unread.set(streams.unread());
         forgotten
     }

@@ -1,9 +1,9 @@
 //! The frame headers of a byte stream (RFC 9113 §4.1), whatever the pieces it comes in.
 //!
 //! [`FrameHeaders`] is fed the bytes of one direction as they pass and yields one [`Frame`] per frame header. Payloads
-//! are skipped by subtraction, never looked at or kept, but for the first few bytes of three kinds: the pad length of
-//! padded DATA (padding is flow controlled, yet no reader ever releases it), the error code of RST_STREAM, and the last
-//! stream id and error code of GOAWAY. Such a frame is yielded once those bytes are there, every other one with the
+//! are skipped by subtraction, never looked at or kept, but for the first few bytes of some kinds: the pad length of
+//! padded DATA (padding is flow controlled, yet no reader ever releases it) and HEADERS, the error code of RST_STREAM,
+//! and the last stream id and error code of GOAWAY. Such a frame is yielded once those bytes are there, every other one with the
 //! last byte of its header.
 
 /// Frame types (RFC 9113 §6).
@@ -51,9 +51,9 @@ impl Frame {
         matches!(self.kind, kind::SETTINGS | kind::PING) && self.flags & ACK != 0
     }
 
-    /// Bytes of DATA that a reader will see: the payload without its padding (RFC 9113 §6.1).
+    /// Bytes of the payload without its padding (RFC 9113 §6.1, §6.2): of DATA, what a reader will see.
     pub(crate) fn data_len(&self) -> u32 {
-        if self.flags & PADDED == 0 {
+        if self.flags & PADDED == 0 || !matches!(self.kind, kind::DATA | kind::HEADERS) {
             return self.length;
         }
         // More padding than payload is a connection error, which h2 raises: nothing of it reaches a reader, hence 0.
@@ -103,7 +103,7 @@ impl Frame {
     /// How much of the payload has to be seen.
     fn wants(&self) -> usize {
         let wanted = match self.kind {
-            kind::DATA if self.flags & PADDED != 0 => 1,
+            kind::DATA | kind::HEADERS if self.flags & PADDED != 0 => 1,
             kind::RST_STREAM => 4,
             kind::GOAWAY => PREFIX,
             _ => 0,
@@ -138,6 +138,11 @@ impl FrameHeaders {
             skip: PREFACE,
             ..Self::from_server()
         }
+    }
+
+    /// Bytes of payload still to pass by.
+    pub(crate) fn pending(&self) -> usize {
+        self.skip
     }
 
     /// Consumes from `bytes` up to and including the next frame header; `None` once all of `bytes` is consumed.

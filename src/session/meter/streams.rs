@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
-use super::bounds::{Bounds, SMALL_FRAME, Violation, overhead};
+use super::bounds::{Bounds, LATE_SLACK, LATE_WINDOWS, SMALL_FRAME, Violation, overhead};
 
 /// The streams of one session, by id.
 #[derive(Debug, Default)]
@@ -25,6 +25,10 @@ pub(super) struct Streams {
     /// The same for frames that came after their stream was given up, as h2 keeps book of it: it never gives that back
     /// but for large frames.
     late: u64,
+    /// DATA that may still come for streams that were given up before their end: what was left of their windows.
+    late_credit: u64,
+    /// DATA that came for streams that nobody holds and that is not explained so, padding included.
+    late_bytes: u64,
 }
 
 /// The state of one stream.
@@ -40,6 +44,8 @@ pub(super) struct Stream {
     /// Length of the current or last header block; `None` before the first.
     block: Option<u64>,
     pub(super) ended: bool,
+    /// Fields of its trailers.
+    pub(super) trailers: Option<u64>,
     pub(super) violation: Option<Violation>,
 }
 
@@ -84,21 +90,50 @@ impl Streams {
         self.map.get_mut(&id)
     }
 
-    /// `bytes` of DATA came for `id`.
-    pub(super) fn data(&mut self, id: u32, bytes: u32, end_stream: bool) {
+    /// `bytes` of DATA came for `id`, and beyond them padding: `flow` bytes in all. False: nobody holds the stream.
+    ///
+    /// # Errors
+    ///
+    /// It is far more than an honest peer can send.
+    pub(super) fn data(
+        &mut self,
+        id: u32,
+        bytes: u32,
+        flow: u32,
+        end_stream: bool,
+        bounds: &Bounds,
+    ) -> Result<bool, Violation> {
         let bytes = u64::from(bytes);
         if bytes >= SMALL_FRAME && !end_stream {
             self.late = self.late.saturating_sub(bytes - SMALL_FRAME);
         }
         let Some(stream) = self.map.get_mut(&id) else {
             self.late += if end_stream { 0 } else { overhead(bytes) };
-            return;
+            return self.late_data(u64::from(flow), bounds).map(|()| false);
         };
         stream.ended |= end_stream;
         stream.unread += bytes;
         self.unread += bytes;
         stream.overhead += overhead(bytes);
         self.overhead += overhead(bytes);
+        let max = 2 * bounds.stream_window;
+        if stream.unread > max {
+            return Err(Violation::Window { stream: id, max });
+        }
+        Ok(true)
+    }
+
+    /// `flow` bytes of DATA came for a stream that nobody holds.
+    fn late_data(&mut self, flow: u64, bounds: &Bounds) -> Result<(), Violation> {
+        let explained = flow.min(self.late_credit);
+        self.late_credit -= explained;
+        self.late_bytes += flow - explained;
+        if self.late_bytes > LATE_SLACK {
+            return Err(Violation::LateData {
+                window: bounds.stream_window,
+            });
+        }
+        Ok(())
     }
 
     /// Marks the stream whose unread frames cost most beyond their payload, and names it.
@@ -127,12 +162,13 @@ impl Streams {
     }
 
     /// Nobody holds `id` any more; `frames` have arrived on the session so far. `None` when it was forgotten before.
-    pub(super) fn forget(&mut self, id: u32, frames: u64) -> Option<Forgotten> {
+    pub(super) fn forget(&mut self, id: u32, frames: u64, bounds: &Bounds) -> Option<Forgotten> {
         if id > self.highest {
             if self.early.contains(&id) {
                 return None;
             }
             self.early.push(id);
+            self.given_up(0, bounds);
             return Some(Forgotten {
                 unread: 0,
                 ended: false,
@@ -143,12 +179,22 @@ impl Streams {
         let stream = self.map.remove(&id)?;
         self.unread -= stream.unread;
         self.overhead -= stream.overhead;
+        if !stream.ended {
+            self.given_up(stream.unread, bounds);
+        }
         Some(Forgotten {
             unread: stream.unread,
             ended: stream.ended,
             quiet: stream.written_at == frames,
             violation: stream.violation,
         })
+    }
+
+    /// A stream was given up before its end: the rest of its window may be under way.
+    fn given_up(&mut self, unread: u64, bounds: &Bounds) {
+        let most = LATE_WINDOWS * bounds.stream_window;
+        let left = bounds.stream_window.saturating_sub(unread);
+        self.late_credit = (self.late_credit + left).min(most);
     }
 
     pub(super) fn unread(&self) -> u64 {
@@ -180,8 +226,14 @@ impl Stream {
             interim_bytes: 0,
             block: None,
             ended: false,
+            trailers: None,
             violation: None,
         }
+    }
+
+    /// Whether HEADERS are trailers: the last ones, after others (RFC 9113 §8.1).
+    pub(super) fn are_trailers(&self, end_stream: bool) -> bool {
+        end_stream && self.block.is_some()
     }
 
     /// Ended, and the unread frames cost little beyond their payload.

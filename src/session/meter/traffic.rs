@@ -5,6 +5,7 @@ use std::time::Instant;
 use parking_lot::MutexGuard;
 
 use super::bounds::{Bounds, Bucket, STRAYS_PER_STREAM, Violation};
+use super::fields::Trailers;
 use super::parser::{Frame, FrameHeaders, kind};
 use super::streams::Streams;
 use super::{Goaway, Meter};
@@ -22,6 +23,8 @@ pub(super) struct FromPeer {
     control: Bucket,
     window_updates: Bucket,
     strays: Bucket,
+    /// Those under way.
+    trailers: Option<Trailers>,
 }
 
 impl FromPeer {
@@ -32,6 +35,7 @@ impl FromPeer {
             // The contract gives one for each KiB sent, whenever they come.
             window_updates: Bucket::new(bounds.window_updates_per_second, u64::MAX),
             strays: Bucket::new(bounds.strays_per_second, CREDIT_CAP),
+            trailers: None,
         }
     }
 
@@ -41,6 +45,9 @@ impl FromPeer {
     #[inline]
     pub(super) fn feed(&mut self, meter: &Meter, bytes: &[u8], now: impl FnOnce() -> Instant) -> usize {
         let mut rest = bytes;
+        if self.trailers.is_some() {
+            self.trailers(&mut meter.streams.lock(), rest);
+        }
         match self.frames.next(&mut rest) {
             None => bytes.len(),
             Some(first) => self.frames(meter, first, bytes.len(), rest, now),
@@ -67,6 +74,7 @@ impl FromPeer {
                 // A header that began in an earlier read ends before its length here.
                 break (total - rest.len()).saturating_sub(frame.header_len());
             }
+            self.trailers(&mut streams, rest);
             match self.frames.next(&mut rest) {
                 Some(next) => frame = next,
                 None => break total,
@@ -97,8 +105,12 @@ impl FromPeer {
                 if frame.data_len() == 0 && !frame.is_end_stream() {
                     seen.empty_data.add(1);
                 }
-                streams.data(id, frame.data_len(), frame.is_end_stream());
-                let max = meter.bounds.small_frames;
+                let (end, bounds) = (frame.is_end_stream(), &meter.bounds);
+                let held = streams.data(id, frame.data_len(), bytes, end, bounds)?;
+                if !held && (end || bytes == 0) {
+                    self.stray(meter, clock)?;
+                }
+                let max = bounds.small_frames;
                 if streams.overhead() > max {
                     meter.accuse(streams.blame(max));
                 }
@@ -106,11 +118,19 @@ impl FromPeer {
             kind::HEADERS => {
                 seen.headers_or_data.add(1);
                 match streams.get_mut(id) {
-                    Some(stream) => stream.headers(id, bytes, frame.is_end_stream(), &meter.bounds)?,
+                    Some(stream) => {
+                        if stream.are_trailers(frame.is_end_stream()) {
+                            self.trailers = Some(Trailers::new(frame));
+                        }
+                        stream.headers(id, bytes, frame.is_end_stream(), &meter.bounds)?;
+                    }
                     None => self.stray(meter, clock)?,
                 }
             }
             kind::CONTINUATION => {
+                if let Some(trailers) = &mut self.trailers {
+                    trailers.frame(frame);
+                }
                 if let Some(stream) = streams.get_mut(id) {
                     stream.continuation(id, bytes, &meter.bounds);
                 }
@@ -121,6 +141,20 @@ impl FromPeer {
             _ => self.control(meter, clock)?,
         }
         Ok(())
+    }
+
+    /// `bytes` come next: what of them belongs to trailers is looked at.
+    fn trailers(&mut self, streams: &mut Streams, bytes: &[u8]) {
+        let Some(trailers) = &mut self.trailers else {
+            return;
+        };
+        let payload = &bytes[..self.frames.pending().min(bytes.len())];
+        if let Some(fields) = trailers.feed(payload) {
+            if let Some(stream) = streams.get_mut(trailers.stream) {
+                stream.trailers = Some(fields);
+            }
+            self.trailers = None;
+        }
     }
 
     fn control(

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use proptest::prelude::*;
 
+use super::super::bounds::{LATE_SLACK, LATE_WINDOWS};
 use super::*;
 
 // P44: 32 interim responses and the final one pass, with and without a body and trailers.
@@ -263,6 +264,139 @@ fn late_small_frames() {
     assert_eq!(session.meter.late_overhead(), 1_000);
     session.get(kind::DATA, 0, 3, &[1; 10_000]).unwrap();
     assert_eq!(session.meter.late_overhead(), 0);
+}
+
+// P44: h2 drops fields of trailers beyond the limit; the meter knows how many were sent, however the block is framed
+// and cut.
+#[test]
+fn fields_of_trailers_are_counted() {
+    const PRIORITY: u8 = 0x20;
+    let block = b"\x00\x01a\x01b\x00\x01c\x01d";
+    let whole = wire(kind::HEADERS, END_HEADERS | END_STREAM, 1, block);
+    let padded = [&[4, 0, 0, 0, 0, 0][..], block, &[0x88; 4]].concat();
+    let padded = wire(
+        kind::HEADERS,
+        END_HEADERS | END_STREAM | PADDED | PRIORITY,
+        1,
+        &padded,
+    );
+    let continued = [
+        wire(kind::HEADERS, END_STREAM, 1, &block[..3]),
+        wire(kind::CONTINUATION, 0, 1, &[]),
+        wire(kind::CONTINUATION, 0, 1, &block[3..]),
+        wire(kind::CONTINUATION, END_HEADERS, 1, &[]),
+    ]
+    .concat();
+    for trailers in [whole, padded, continued] {
+        for size in [1, 2, 7, 1_000] {
+            let mut session = Session::open();
+            session.open_stream(1);
+            session.get(kind::HEADERS, END_HEADERS, 1, &[0x88]).unwrap();
+            assert_eq!(
+                session.meter.trailers_violation(1, 0),
+                None,
+                "nothing is known yet"
+            );
+            for piece in [&trailers[..], &wire(kind::PING, 0, 0, &[0x88; 8])]
+                .concat()
+                .chunks(size)
+            {
+                session.get_bytes(piece).unwrap();
+            }
+            assert_eq!(session.meter.trailers_violation(1, 2), None);
+            assert_eq!(
+                session.meter.trailers_violation(1, 1),
+                Some(Violation::HeaderBlock {
+                    stream: 1,
+                    max: 65_536
+                })
+            );
+        }
+    }
+}
+
+/// How many DATA frames of 16 KiB come through for a stream.
+fn data_flood(session: &mut Session, stream: u32) -> u64 {
+    session.flood(10_000, kind::DATA, 0, stream, &[0; 16_384]) as u64 * 16_384
+}
+
+// P44: a stream that was given up explains as much late DATA as was left of its window; one that had ended, none.
+#[test]
+fn late_data_is_bounded_by_the_windows() {
+    let window = Bounds::default().stream_window;
+    for (given_up, unread, explained) in [
+        (0, 0, 0),
+        (1, 0, window),
+        (1, 4 << 20, window - (4 << 20)),
+        (2, 0, 2 * window),
+    ] {
+        let mut session = Session::open();
+        session.open_stream(1);
+        session.open_stream(3);
+        session.open_stream(5);
+        for id in [1, 3].into_iter().take(given_up) {
+            for _ in 0..unread / 16_384 {
+                session.get(kind::DATA, 0, id, &[0; 16_384]).unwrap();
+            }
+            session.meter.forget(id);
+        }
+        session.get(kind::DATA, END_STREAM, 5, b"whole").unwrap();
+        session.meter.forget(5);
+        assert_eq!(data_flood(&mut session, 5), explained + LATE_SLACK);
+        assert_eq!(session.meter.violation(), Some(Violation::LateData { window }));
+    }
+}
+
+// P44: years of cancels buy no endless flood.
+#[test]
+fn unused_windows_do_not_pile_up() {
+    let mut session = Session::open();
+    for id in (1..1_000).step_by(2) {
+        session.open_stream(id);
+        session.meter.forget(id);
+    }
+    let most = LATE_WINDOWS * Bounds::default().stream_window + LATE_SLACK;
+    let mut came = 0;
+    while session.get(kind::DATA, 0, 1, &[0; 1 << 20]).is_ok() {
+        came += 1 << 20;
+        assert!(came <= most, "{came}");
+    }
+    assert_eq!(came, most);
+}
+
+// P44: a body that is held and cannot be read any more (its stream was reset) is not fed for ever.
+#[test]
+fn unread_data_is_bounded_by_the_window() {
+    let mut session = Session::open();
+    session.open_stream(1);
+    let max = 2 * Bounds::default().stream_window;
+    assert_eq!(data_flood(&mut session, 1), max);
+    assert_eq!(
+        session.meter.violation(),
+        Some(Violation::Window { stream: 1, max })
+    );
+
+    let mut session = Session::open();
+    session.open_stream(1);
+    for _ in 0..10_000 {
+        session.get(kind::DATA, 0, 1, &[0; 16_384]).unwrap();
+        session.meter.release(1, 16_384);
+    }
+}
+
+// P44: ends and empty frames for streams that are over are rated as resets are.
+#[test]
+fn late_ends_are_strays() {
+    for (flags, payload) in [(END_STREAM, &b""[..]), (END_STREAM, b"x"), (0, b"")] {
+        let mut session = Session::open();
+        session.open_stream(1);
+        session.meter.forget(1);
+        assert_eq!(session.flood(5_000, kind::DATA, flags, 1, payload), 1_003);
+        assert_eq!(
+            session.meter.violation(),
+            Some(Violation::StrayRate { per_second: 1_000 })
+        );
+    }
 }
 
 #[derive(Clone, Debug)]
