@@ -1,9 +1,9 @@
 //! Waiting for a slot as a request does: with a time limit, statistics, and the pool-wide permit.
 
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -51,14 +51,16 @@ impl<O: Key> Entry<O> {
             return Ok(held);
         }
         let (queue, runtime) = self.queue(want)?;
-        self.wait(queue, &runtime).await
+        let (slot, mut waited) = self.wait(queue, &runtime).await?;
+        waited.let_in |= want.first;
+        self.with_permit(slot, waited).await
     }
 
-    /// A session of its own, for a request that was misdirected on a shared one (P23).
-    pub(super) async fn acquire_own(self: &Arc<Self>) -> Option<Result<Held<O>, Error>> {
+    /// A session of its own, for a request that was misdirected on a shared one (P23); still without the permit.
+    pub(super) async fn acquire_own(self: &Arc<Self>) -> Option<Result<Slot<Self>, Error>> {
         let (runtime, caller) = self.caller(true, false).ok()?;
         let queue = Queue::own(self.clone(), caller)?;
-        Some(self.wait(queue, &runtime).await)
+        Some(self.wait(queue, &runtime).await.map(|(slot, _)| slot))
     }
 
     /// The runtime of the caller, and the caller as the state knows it.
@@ -83,23 +85,24 @@ impl<O: Key> Entry<O> {
         Ok((queue(self.clone(), caller), runtime))
     }
 
-    async fn wait(self: &Arc<Self>, queue: Queue<Self>, runtime: &Runtime) -> Result<Held<O>, Error> {
+    async fn wait(
+        self: &Arc<Self>,
+        queue: Queue<Self>,
+        runtime: &Runtime,
+    ) -> Result<(Slot<Self>, Waited), Error> {
         let mut queue = queue;
-        let mut sleep: Option<std::pin::Pin<Box<Sleep>>> = None;
+        let mut waited = Waited::default();
         let mut counted = None;
         let result = poll_fn(|cx| {
-            if let Poll::Ready(outcome) = std::pin::Pin::new(&mut queue).poll(cx) {
+            if let Poll::Ready(outcome) = Pin::new(&mut queue).poll(cx) {
                 return Poll::Ready(Ok(outcome));
             }
             if counted.is_none() {
                 counted = Some(Waiting::start(&self.tally));
                 self.arm_here(runtime);
             }
-            let Some(timeout) = some(self.core.config.acquire_timeout) else {
-                return Poll::Pending;
-            };
-            let sleep = sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
-            sleep.as_mut().poll(cx).map(|()| Err(()))
+            waited.let_in = true;
+            waited.poll_timeout(self, cx).map(|()| Err(()))
         })
         .await;
         drop(queue);
@@ -111,17 +114,14 @@ impl<O: Key> Entry<O> {
         if let Some(waiting) = counted {
             waiting.end(&result);
         }
-        let slot = result?;
-        if self.core.permits.is_none() {
-            return Ok(Held { slot, permit: None });
-        }
-        self.with_permit(slot, sleep).await
+        Ok((result?, waited))
     }
 
     /// Whoever waits sees to it that the origin's deadlines are kept by a timer that runs.
     fn arm_here(self: &Arc<Self>, runtime: &Runtime) {
         if let Some(at) = run(self, |inner| inner.rehome(runtime.id())) {
-            runtime.arm(at, self);
+            // Whoever waits here keeps it from ending.
+            let _armed = runtime.arm(at, self);
         }
     }
 
@@ -129,7 +129,7 @@ impl<O: Key> Entry<O> {
     pub(super) async fn with_permit(
         self: &Arc<Self>,
         slot: Slot<Self>,
-        sleep: Option<std::pin::Pin<Box<Sleep>>>,
+        waited: Waited,
     ) -> Result<Held<O>, Error> {
         let Some(permits) = &self.core.permits else {
             return Ok(Held { slot, permit: None });
@@ -140,7 +140,7 @@ impl<O: Key> Entry<O> {
                 permit: Some(permit),
             });
         }
-        let permit = self.wait_permit(permits.clone(), sleep).await?;
+        let permit = self.wait_permit(permits.clone(), waited).await?;
         Ok(Held {
             slot,
             permit: Some(permit),
@@ -150,28 +150,20 @@ impl<O: Key> Entry<O> {
     async fn wait_permit(
         self: &Arc<Self>,
         permits: Arc<Semaphore>,
-        sleep: Option<std::pin::Pin<Box<Sleep>>>,
+        mut waited: Waited,
     ) -> Result<OwnedSemaphorePermit, Error> {
-        if !run(self, |inner| inner.state.await_permit()) {
+        if !run(self, |inner| inner.state.await_permit(waited.let_in)) {
             return Err(self.refused(Refusal::Saturated));
         }
         let _awaited = PermitWait(self);
         let waiting = Waiting::start(&self.tally);
         let mut acquire = pin!(permits.acquire_owned());
-        let mut sleep = sleep.or_else(|| {
-            some(self.core.config.acquire_timeout).map(|timeout| Box::pin(tokio::time::sleep(timeout)))
-        });
         let result = poll_fn(|cx| {
             if let Poll::Ready(permit) = acquire.as_mut().poll(cx) {
                 return Poll::Ready(permit.map_err(|_| self.name(closed())));
             }
-            match &mut sleep {
-                Some(sleep) => sleep
-                    .as_mut()
-                    .poll(cx)
-                    .map(|()| Err(self.timed_out("a permit of `limit_concurrency`"))),
-                None => Poll::Pending,
-            }
+            let late = waited.poll_timeout(self, cx);
+            late.map(|()| Err(self.timed_out("a permit of `limit_concurrency`")))
         })
         .await;
         waiting.end(&result);
@@ -195,7 +187,11 @@ impl<O: Key> Entry<O> {
                 )
             }
             Refusal::Closed | Refusal::Failed(Failure::Closed) => closed(),
-            Refusal::Failed(Failure::Dial(error)) if error.is_connect() || error.is_h1_only() => error,
+            Refusal::Failed(Failure::Dial(error))
+                if error.is_connect() || error.is_h1_only() || error.is_config() =>
+            {
+                error
+            }
             // A session that ended before it served anything counts as a failed dial, and so it is shown.
             Refusal::Failed(Failure::Dial(cause)) => {
                 let message =
@@ -209,6 +205,36 @@ impl<O: Key> Entry<O> {
             }
         };
         self.name(error)
+    }
+}
+
+/// What a caller has behind it: the waits for a slot and for the permit are one, with one time limit.
+#[derive(Default)]
+pub(super) struct Waited {
+    /// It was let into the queue, or had its turn already: a full one does not turn it away any more.
+    let_in: bool,
+    /// Runs from where it first had to wait.
+    sleep: Option<Pin<Box<Sleep>>>,
+}
+
+impl Waited {
+    /// A caller that had its turn already.
+    pub(super) fn returning() -> Self {
+        Self {
+            let_in: true,
+            sleep: None,
+        }
+    }
+
+    /// Ready when `acquire_timeout` has passed.
+    pub(super) fn poll_timeout<O: Key>(&mut self, entry: &Entry<O>, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(timeout) = some(entry.core.config.acquire_timeout) else {
+            return Poll::Pending;
+        };
+        let sleep = self
+            .sleep
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
+        sleep.as_mut().poll(cx)
     }
 }
 

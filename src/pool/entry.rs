@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::core::Core;
 use super::dial;
 use super::registry::Resident;
-use super::runtime::Timed;
+use super::runtime::{Mourner, Timed};
 use super::shared::{Env, Handle, Shared, disarm, run, timeout};
 use crate::clock;
 use crate::error::{Chain, Error, Kind};
@@ -187,18 +187,29 @@ impl<O: Key> Env for Entry<O> {
 
     fn arm(this: &Arc<Self>, at: Instant) -> Option<RuntimeId> {
         let runtimes = &this.core.runtimes;
-        // The caller's own runtime runs for sure; a single-thread one only as long as the caller blocks on it.
-        let here = runtimes.known();
-        let keeper = match here {
-            Some(runtime) if !runtime.is_private() => runtime,
-            here => runtimes.shared().or(here).or_else(|| runtimes.any())?,
-        };
-        keeper.arm(at, this);
-        keeper.is_private().then(|| keeper.id())
+        loop {
+            // The caller's own runtime runs for sure; a single-thread one only as long as the caller blocks on it.
+            let here = runtimes.known();
+            let keeper = match here {
+                Some(runtime) if !runtime.is_private() => runtime,
+                here => runtimes.shared().or(here).or_else(|| runtimes.any())?,
+            };
+            if keeper.arm(at, this) {
+                return keeper.is_private().then(|| keeper.id());
+            }
+            // It ended just now; this takes it off the list.
+            this.core.clone().runtime_ended(keeper.id());
+        }
     }
 
     fn wasted(&self) {
         self.tally.dial_failed(CloseReason::Unused.as_str());
+    }
+}
+
+impl<O: Key> Drop for Entry<O> {
+    fn drop(&mut self) {
+        self.core.runtimes.disarm(std::ptr::from_ref(self) as usize);
     }
 }
 
@@ -269,7 +280,11 @@ impl<O: Key> Observer for Entry<O> {
         };
         let (ended, session) = run(&self, |inner| {
             let session = inner.take_handle(id);
-            (inner.state.handle_closed(id, cause.clone(), now), session)
+            let ended = match cause.kind() {
+                Kind::Runtime => inner.state.handle_abandoned(id, cause.clone(), now),
+                _ => inner.state.handle_closed(id, cause.clone(), now),
+            };
+            (ended, session)
         });
         if let (Some(reason), Some(session)) = (ended, session) {
             let reason = known.unwrap_or_else(|| reason.into());

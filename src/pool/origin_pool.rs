@@ -14,16 +14,15 @@ use std::task::{Context, Poll};
 use bytes::Buf;
 use http::{Request, Response};
 use tokio::sync::futures::OwnedNotified;
-use tokio::time::Sleep;
 use tower_service::Service;
 
+use super::acquire::Waited;
 use super::core::closed;
 use super::entry::Entry;
 use super::handle::Lifeline;
 use super::lease::{Queue, Refusal};
 use super::request::Exchange;
 use super::service::ResponseFuture;
-use super::settings::some;
 use crate::error::{BoxError, Error};
 use crate::origin::{Key, Origin};
 use crate::session::{Body, Outgoing};
@@ -75,7 +74,7 @@ enum Readiness<O: Key> {
 /// A place in the queue, and what may end the wait before its turn comes.
 struct Wait<O: Key> {
     queue: Queue<Entry<O>>,
-    sleep: Option<Pin<Box<Sleep>>>,
+    waited: Waited,
     /// The handle is closed, which the origin does not tell where other handles share it.
     closing: Option<Pin<Box<OwnedNotified>>>,
 }
@@ -154,7 +153,7 @@ impl<O: Key> OriginPool<O> {
         let (_, caller) = entry.caller(true, true)?;
         Ok(Some(Wait {
             queue: Queue::last(entry, caller),
-            sleep: None,
+            waited: Waited::default(),
             closing,
         }))
     }
@@ -187,12 +186,8 @@ impl<O: Key> Wait<O> {
                 return Poll::Ready(Ended::Again);
             }
         }
-        let Some(timeout) = some(entry.core.config.acquire_timeout) else {
-            return Poll::Pending;
-        };
-        let sleep = (self.sleep).get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
-        let due = sleep.as_mut().poll(cx);
-        due.map(|()| Ended::Failed(entry.timed_out("a slot")))
+        let late = self.waited.poll_timeout(&entry, cx);
+        late.map(|()| Ended::Failed(entry.timed_out("a slot")))
     }
 }
 
@@ -216,6 +211,11 @@ where
         if let Readiness::Failed(error) = ready {
             return ResponseFuture::new(async { Err(error) });
         }
+        // Now: from here on the slot is the call's, polled or not.
+        let held = match ready {
+            Readiness::Held(queue) => Some(queue.firm_up()),
+            _ => None,
+        };
         let (lifeline, key) = (self.lifeline.clone(), self.key.clone());
         let (mut parts, body) = request.into_parts();
         ResponseFuture::new(async move {
@@ -223,15 +223,14 @@ where
             let body = Outgoing::new(body, entry.core.config.replay_buffer);
             super::service::complete(&mut parts, key.origin())?;
             let mut exchange = Exchange::new(lifeline, entry, parts, body);
-            match ready {
-                Readiness::Held(queue) => match queue.firm_up() {
-                    Some(slot) => {
-                        let held = exchange.entry.with_permit(slot, None).await?;
-                        exchange.run(Some(held), true).await
-                    }
-                    None => exchange.run(None, true).await,
-                },
-                _ => exchange.run(None, false).await,
+            match held {
+                Some(Some(slot)) => {
+                    let held = exchange.entry.with_permit(slot, Waited::default()).await?;
+                    exchange.run(Some(held), true).await
+                }
+                // It was taken back: first in the queue.
+                Some(None) => exchange.run(None, true).await,
+                None => exchange.run(None, false).await,
             }
         })
     }

@@ -18,11 +18,12 @@ use std::time::Duration;
 use http::request::Parts;
 use http::{Request, Response, StatusCode};
 
-use super::acquire::{Held, Want};
+use super::acquire::{Held, Waited, Want};
 use super::dial::h1_only;
 use super::entry::{Entry, Wire};
 use super::fallback::RequestBody;
 use super::handle::Lifeline;
+use super::lease::Slot;
 use crate::error::{Chain, Error, Kind};
 use crate::origin::Key;
 use crate::session::link::{Failure, Occupied};
@@ -97,13 +98,14 @@ impl<O: Key> Exchange<O> {
                     if self.body.is_none() && !want.empty {
                         return Ok(response);
                     }
-                    match Box::pin(self.own_session()).await {
-                        Some(own) => {
-                            next = Some(own);
-                            continue;
-                        }
-                        None => return Ok(response),
-                    }
+                    let Some(own) = Box::pin(self.own_session()).await else {
+                        return Ok(response);
+                    };
+                    // Its permit, which may be the only one, goes before another is asked for.
+                    drop(response);
+                    let waited = Waited::returning();
+                    next = Some(Box::pin(self.entry.with_permit(own, waited)).await?);
+                    continue;
                 }
                 Ok(response) => return Ok(response),
                 Err(failure) => failure,
@@ -212,7 +214,7 @@ impl<O: Key> Exchange<O> {
     }
 
     /// For a misdirected request whose body can be sent again: a session that nobody else uses (P23).
-    async fn own_session(&mut self) -> Option<Held<O>> {
+    async fn own_session(&mut self) -> Option<Slot<Entry<O>>> {
         if !self.rewind() {
             return None;
         }

@@ -57,9 +57,10 @@ impl Runtime {
         self.handle.runtime_flavor() == RuntimeFlavor::CurrentThread
     }
 
-    pub(super) fn arm(&self, at: Instant, whom: &Arc<impl Timed>) {
+    /// False: the runtime has ended, and nothing will fire.
+    pub(super) fn arm(&self, at: Instant, whom: &Arc<impl Timed>) -> bool {
         let whom: Arc<dyn Timed> = whom.clone();
-        self.timer.arm(at, Arc::downgrade(&whom));
+        self.timer.arm(at, Arc::downgrade(&whom))
     }
 }
 
@@ -111,6 +112,13 @@ impl Runtimes {
     /// Any runtime at all.
     pub(super) fn any(&self) -> Option<Arc<Runtime>> {
         self.list.read().first().cloned()
+    }
+
+    /// Forgets the deadlines of one who is gone; `address` is where it was.
+    pub(super) fn disarm(&self, address: usize) {
+        for runtime in self.list.read().iter() {
+            runtime.timer.disarm(address);
+        }
     }
 
     /// Ends all timers; the pool is gone.
@@ -181,12 +189,15 @@ struct Deadlines {
 }
 
 impl Timer {
-    fn arm(&self, at: Instant, whom: Weak<dyn Timed>) {
+    fn arm(&self, at: Instant, whom: Weak<dyn Timed>) -> bool {
         let address = whom.as_ptr().cast::<()>() as usize;
         let mut deadlines = self.deadlines.lock();
+        if deadlines.ended {
+            return false;
+        }
         let known = deadlines.by_address.get(&address).copied();
         if known.is_some_and(|known| known <= at) {
-            return;
+            return true;
         }
         let earliest = deadlines
             .queue
@@ -200,6 +211,16 @@ impl Timer {
         if earliest {
             self.waker.wake();
         }
+        true
+    }
+
+    /// Forgets who is gone: its deadline would keep its memory until then.
+    fn disarm(&self, address: usize) {
+        let mut deadlines = self.deadlines.lock();
+        let known = deadlines.by_address.remove(&address);
+        let gone = known.and_then(|at| deadlines.queue.remove(&(at, address)));
+        drop(deadlines);
+        drop(gone);
     }
 
     /// Takes all deadlines; nothing is armed here any more. `None`: it was ended before.
@@ -287,5 +308,43 @@ impl Drop for Watch {
         for whom in left.into_values().filter_map(|whom| whom.upgrade()) {
             whom.lost();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Nobody;
+
+    impl Timed for Nobody {
+        fn fire(self: Arc<Self>) {}
+        fn lost(self: Arc<Self>) {}
+    }
+
+    fn armed(timer: &Timer, at: Instant, whom: &Arc<Nobody>) -> bool {
+        let whom: Arc<dyn Timed> = whom.clone();
+        timer.arm(at, Arc::downgrade(&whom))
+    }
+
+    #[test]
+    fn a_timer_whose_runtime_has_ended_takes_no_deadline() {
+        // P16, P36: it would never fire, and whoever armed it would believe that it does.
+        let (timer, whom, now) = (Timer::default(), Arc::new(Nobody), crate::clock::now());
+        assert!(armed(&timer, now, &whom));
+        timer.end();
+        assert!(!armed(&timer, now, &whom));
+        assert!(timer.deadlines.lock().queue.is_empty());
+    }
+
+    #[test]
+    fn whoever_is_gone_leaves_no_deadline_behind() {
+        // P39: an origin that was forgotten costs nothing, though its idle time would have been long.
+        let (timer, whom, now) = (Timer::default(), Arc::new(Nobody), crate::clock::now());
+        assert!(armed(&timer, now, &whom));
+        timer.disarm(Arc::as_ptr(&whom) as usize);
+        assert_eq!(Arc::weak_count(&whom), 0);
+        let deadlines = timer.deadlines.lock();
+        assert!(deadlines.queue.is_empty() && deadlines.by_address.is_empty());
     }
 }

@@ -184,6 +184,7 @@ impl<H: Handle, C: Clone> Inner<H, C> {
     fn shrink(&mut self) {
         if self.state.is_unused() {
             (self.handles, self.wakers) = (Vec::new(), Vec::new());
+            self.state.release_memory();
         }
     }
 }

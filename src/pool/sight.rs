@@ -36,7 +36,7 @@ impl<O: Key> H2Pool<O> {
             });
         }
         stats.origins = core.origins.len();
-        stats.origins_h1_only = core.h1_only.lock().len();
+        stats.origins_h1_only = core.h1_only.lock().remembered(clock::now());
         stats
     }
 

@@ -21,7 +21,12 @@ pub(super) struct Alive<C: Ending> {
 
 impl<C: Ending> Drop for Alive<C> {
     fn drop(&mut self) {
-        let cause = self.control.end(runtime_ended());
+        let cause = if std::thread::panicking() {
+            Error::new(Kind::Io, "the task that drove the session panicked")
+        } else {
+            runtime_ended()
+        };
+        let cause = self.control.end(cause);
         self.observer.clone().closed(self.id, cause);
     }
 }

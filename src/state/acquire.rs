@@ -14,7 +14,8 @@ impl<C: Clone> OriginState<C> {
         if self.queued > 0 || self.closed {
             return None;
         }
-        let slot = self.pick(SHARED, empty, &Class::ROOM)?;
+        let slot = self.pick(SHARED, empty, &Class::SOUND);
+        let slot = slot.or_else(|| self.pick(SHARED, empty, &Class::SUSPECT))?;
         Some(self.grant(slot))
     }
 
@@ -129,9 +130,10 @@ impl<C: Clone> OriginState<C> {
         self.slot_freed(slot, clock);
     }
 
-    /// A caller waits for the pool-wide permit, its slot in hand (P15). False: the queue is full.
-    pub fn await_permit(&mut self) -> bool {
-        if self.is_saturated() {
+    /// A caller waits for the pool-wide permit, its slot in hand (P15). False: the queue is full. Whoever `waited` for
+    /// the slot already, or had one before, was let in and is not turned away any more (P4, P13).
+    pub fn await_permit(&mut self, waited: bool) -> bool {
+        if !waited && self.is_saturated() {
             return false;
         }
         self.permits_awaited += 1;
@@ -157,12 +159,14 @@ impl<C: Clone> OriginState<C> {
             shared: self.queued == 0 || (first && self.nobody_returned()),
         };
         if let Some(slot) = self.slot_for(group, caller.empty, open) {
-            if !caller.soft {
-                return Acquired::Granted(self.grant(slot));
+            let acquired = self.serve_at_once(caller, group, slot);
+            if self.queued > 0 {
+                // Where it went ahead of others, the session may have covered them.
+                let now = clock();
+                let now = self.advance(now);
+                self.replan(now);
             }
-            let waiter = self.waiters.insert(caller, group, Status::Queued);
-            self.hold(slot, waiter.slot);
-            return Acquired::Queued(waiter);
+            return acquired;
         }
         if !first && !caller.soft && self.is_saturated() {
             return Acquired::Saturated;
@@ -177,6 +181,15 @@ impl<C: Clone> OriginState<C> {
         let now = clock();
         let now = self.advance(now);
         self.replan(now);
+        Acquired::Queued(waiter)
+    }
+
+    fn serve_at_once(&mut self, caller: Caller, group: usize, slot: usize) -> Acquired {
+        if !caller.soft {
+            return Acquired::Granted(self.grant(slot));
+        }
+        let waiter = self.waiters.insert(caller, group, Status::Queued);
+        self.hold(slot, waiter.slot);
         Acquired::Queued(waiter)
     }
 

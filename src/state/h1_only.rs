@@ -82,9 +82,9 @@ impl<K: Clone + Eq + Hash> H1Only<K> {
         }
     }
 
-    /// How many origins are remembered, outdated ones included.
-    pub fn len(&self) -> usize {
-        self.entries.len()
+    /// How many origins are remembered. Looks at each.
+    pub fn remembered(&self, now: Instant) -> usize {
+        self.entries.values().filter(|entry| entry.until > now).count()
     }
 }
 
@@ -99,8 +99,10 @@ mod tests {
         let mut cache = H1Only::new(8, Duration::from_secs(300));
         cache.mark(&"a", t0);
         assert!(cache.get(&"a", t0 + Duration::from_secs(299)).is_some());
+        assert_eq!(cache.remembered(t0 + Duration::from_secs(299)), 1);
+        assert_eq!(cache.remembered(t0 + Duration::from_secs(300)), 0, "P40");
         assert!(cache.get(&"a", t0 + Duration::from_secs(300)).is_none());
-        assert_eq!(cache.len(), 0);
+        assert!(cache.entries.is_empty() && cache.by_use.is_empty());
         cache.mark(&"a", t0);
         assert!(cache.clear(&"a") && !cache.clear(&"a"));
     }
@@ -114,11 +116,11 @@ mod tests {
         cache.mark(&"b", t0);
         assert!(cache.get(&"a", t0).is_some());
         cache.mark(&"c", t0);
-        assert_eq!(cache.len(), 2);
+        assert_eq!(cache.remembered(t0), 2);
         assert!(
             cache.get(&"b", t0).is_none() && cache.get(&"a", t0).is_some() && cache.get(&"c", t0).is_some()
         );
         let mut off = H1Only::new(0, Duration::from_secs(300));
-        assert!(off.mark(&"a", t0).is_none() && off.len() == 0);
+        assert!(off.mark(&"a", t0).is_none() && off.remembered(t0) == 0);
     }
 }

@@ -24,9 +24,16 @@ impl<C: Clone> OriginState<C> {
             return None;
         }
         dial.own = dial.own.filter(|_| !gone);
-        let slot = self.insert_session(&dial, protocol, now);
         if dial.own.is_none() {
             self.learn_protocol(protocol, now);
+            // More were dialed than this protocol may have: HTTP/1.1 was expected, and h2 is spoken (P5).
+            if self.groups[group].active >= self.bound() {
+                self.replan(now);
+                return None;
+            }
+        }
+        let slot = self.insert_session(&dial, protocol, now);
+        if dial.own.is_none() {
             self.drain_replaced(group, now);
             self.serve(group);
             self.replan(now);
@@ -207,11 +214,15 @@ impl<C: Clone> OriginState<C> {
         if early {
             self.ended_early(group, &Failure::Dial(cause), now);
         }
-        if self.sessions.is_empty() {
-            self.release_memory();
-        }
         self.replan(now);
         Some(session.reason.unwrap_or(Reason::Lost))
+    }
+
+    /// The same where nobody drives it any more, since its runtime ended: that says nothing about the server.
+    pub fn handle_abandoned(&mut self, id: SessionId, cause: C, now: Instant) -> Option<Reason> {
+        let slot = self.session_slot(id)?;
+        self.sessions[slot].judged = true;
+        self.handle_closed(id, cause, now)
     }
 
     /// The session takes no more work.
@@ -405,15 +416,5 @@ impl<C: Clone> OriginState<C> {
         let id = self.session_id(slot);
         self.waiters.at_mut(waiter.slot).status = Status::Granted(id);
         self.actions.push_back(Action::Wake(waiter));
-    }
-
-    fn release_memory(&mut self) {
-        self.sessions = slab::Slab::new();
-        for (_, group) in &mut self.groups {
-            group
-                .index
-                .iter_mut()
-                .for_each(super::load::LoadIndex::release_memory);
-        }
     }
 }

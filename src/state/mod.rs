@@ -194,6 +194,17 @@ impl<C: Clone> OriginState<C> {
         self.actions.pop_front()
     }
 
+    /// Gives back what a past burst has left, once [`is_unused`](Self::is_unused): an idle origin costs little (P39).
+    pub fn release_memory(&mut self) {
+        debug_assert!(self.is_unused() && self.actions.is_empty());
+        (self.sessions, self.dials) = (Slab::new(), Slab::new());
+        self.waiters.release_memory();
+        self.actions = VecDeque::new();
+        for (_, group) in &mut self.groups {
+            group.index.iter_mut().for_each(LoadIndex::release_memory);
+        }
+    }
+
     /// When [`handle_timeout`](Self::handle_timeout) is due.
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.next_timeout

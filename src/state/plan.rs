@@ -6,8 +6,8 @@
 //!   dials wanted = min(free session slots, ceil(waiters not covered / streams per session))
 //! ```
 //!
-//! A dial under way, and a session whose SETTINGS are not here yet, each cover as many waiters as this origin's server
-//! last allowed per session. Some dials go **alone**: the first to an origin of which nothing is known, and every dial
+//! A dial under way covers as many waiters as this origin's server last allowed per session, and a session whose SETTINGS
+//! are not here yet as many as it has slots left. Some dials go **alone**: the first to an origin of which nothing is known, and every dial
 //! after a failure until a session has served something again.
 //!
 //! A failed dial (P9) fails the waiters that it covered: all who wait where it went alone, as many as one session
@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use super::limits::UNKNOWN_STREAMS;
 use super::waiters::Status;
-use super::{Action, Caller, Failure, OriginState, Phase, Reason, RuntimeId, SHARED, WaiterId};
+use super::{Action, Caller, Failure, OriginState, Phase, Reason, RuntimeId, SHARED, Session, WaiterId};
 
 /// Sessions in a row that may end before serving anything until their callers fail.
 const EARLY_ENDS: u32 = 3;
@@ -214,8 +214,12 @@ impl<C: Clone> OriginState<C> {
         let now = self.advance(now);
         self.strand(runtime);
         for slot in self.session_slots() {
-            if self.sessions[slot].runtime == runtime && self.sessions[slot].phase == Phase::Active {
-                self.drain(slot, Reason::Lost, now);
+            if self.sessions[slot].runtime == runtime {
+                // Its end says nothing about the server.
+                self.sessions[slot].judged = true;
+                if self.sessions[slot].phase == Phase::Active {
+                    self.drain(slot, Reason::Lost, now);
+                }
             }
         }
         self.replan(now);
@@ -302,12 +306,11 @@ impl<C: Clone> OriginState<C> {
         if !self.has_room_for_dial(slot) {
             return None;
         }
-        let coming = group.dialing + group.fresh;
-        if self.goes_alone() && coming > 0 {
+        if self.goes_alone() && group.dialing + group.fresh > 0 {
             return None;
         }
-        let needed = group.queue.len().div_ceil(self.per_session());
-        if needed > coming {
+        let needed = self.needed_dials(slot);
+        if needed > group.dialing {
             let runtimes = self
                 .waiters
                 .queue(group.queue)
@@ -318,7 +321,7 @@ impl<C: Clone> OriginState<C> {
         }
         let runtime = group.runtime_hint?;
         // Each dial that is more than the waiters need replaces a session that retires.
-        let replaced = group.dialing >= needed.max(group.fresh) - group.fresh + group.retiring;
+        let replaced = group.dialing >= needed + group.retiring;
         let kept = if self.in_use(slot) {
             self.limits.min_sessions
         } else {
@@ -328,17 +331,37 @@ impl<C: Clone> OriginState<C> {
         (!enough).then_some(runtime)
     }
 
+    /// Dials, those under way included, for those who wait and whom no session before its SETTINGS will serve.
+    pub(super) fn needed_dials(&self, slot: usize) -> u32 {
+        let group = &self.groups[slot];
+        let waiting = group.queue.len();
+        if waiting == 0 || group.fresh == 0 {
+            return waiting.div_ceil(self.per_session());
+        }
+        // One that may send nothing at all before its SETTINGS still covers somebody.
+        let slots_left = |(_, session): (usize, &Session)| {
+            let covers = session.group == slot && session.is_fresh();
+            covers.then(|| session.limit.max(1) - session.in_use)
+        };
+        let covered: u32 = self.sessions.iter().filter_map(slots_left).sum();
+        (waiting - covered.min(waiting)).div_ceil(self.per_session())
+    }
+
     /// Whether the bound allows one more session. Those that drain do not count, but with them there are never more
     /// than twice as many (P5): beyond that dials wait until one has ended, for `drain_timeout` at most.
     pub(super) fn has_room_for_dial(&self, group: usize) -> bool {
-        let group = &self.groups[group];
-        let bound = if self.plan.h1 {
+        let (group, bound) = (&self.groups[group], self.bound());
+        let open = group.active + group.dialing;
+        open < bound && open + group.draining < bound.saturating_mul(2)
+    }
+
+    /// How many sessions a group may have.
+    pub(super) fn bound(&self) -> u32 {
+        if self.plan.h1 {
             self.limits.max_h1_connections
         } else {
             self.limits.max_sessions
-        };
-        let open = group.active + group.dialing;
-        open < bound && open + group.draining < bound.saturating_mul(2)
+        }
     }
 
     /// Whether one more session may serve one caller alone; they count among those that drain.
@@ -471,7 +494,7 @@ impl<C: Clone> OriginState<C> {
 
     /// Fails waiters that hung on what failed, unless a live session can still serve them.
     fn fail_covered(&mut self, group: usize, count: Option<u32>, failure: &Failure<C>) {
-        let alive = |(_, session): (usize, &super::Session)| {
+        let alive = |(_, session): (usize, &Session)| {
             (session.group == group || session.group == SHARED) && session.can_serve()
         };
         if !self.sessions.iter().any(alive) {

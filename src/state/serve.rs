@@ -30,21 +30,17 @@ impl<C: Clone> OriginState<C> {
     /// only by readiness, that is taken back (P29).
     pub(super) fn slot_for(&mut self, group: usize, empty: bool, open: Open) -> Option<usize> {
         let groups = open.groups(group).into_iter().flatten();
-        if let Some(slot) = groups
-            .clone()
-            .find_map(|group| self.pick(group, empty, &Class::ROOM))
-        {
+        let pick = |classes| groups.clone().find_map(|group| self.pick(group, empty, classes));
+        if let Some(slot) = pick(&Class::SOUND).or_else(|| pick(&Class::SUSPECT)) {
             return Some(slot);
         }
-        let slot = groups
-            .into_iter()
-            .find_map(|group| self.pick(group, empty, &Class::YIELDING))?;
+        let slot = pick(&Class::YIELDING)?;
         self.revoke(slot);
         Some(slot)
     }
 
     /// The session of a group that the policy prefers, among these classes.
-    pub(super) fn pick(&self, group: usize, empty: bool, classes: &[Class]) -> Option<usize> {
+    pub(super) fn pick(&self, group: usize, empty: bool, classes: &[Class; 2]) -> Option<usize> {
         let index = &self.groups[group].index;
         let usable = classes.iter().filter(|class| class.takes(empty));
         let mut found = usable.map(|class| {

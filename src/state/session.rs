@@ -86,7 +86,10 @@ impl Class {
     pub(super) const COUNT: usize = 6;
 
     /// Those with room, in the order in which they are tried.
-    pub(super) const ROOM: [Self; 4] = [Self::Ready, Self::Fresh, Self::Suspect, Self::SuspectFresh];
+    pub(super) const SOUND: [Self; 2] = [Self::Ready, Self::Fresh];
+
+    /// Those with room that are tried when no other has any (P19).
+    pub(super) const SUSPECT: [Self; 2] = [Self::Suspect, Self::SuspectFresh];
 
     /// Those that give a slot when no session has room.
     pub(super) const YIELDING: [Self; 2] = [Self::Yielding, Self::YieldingFresh];
@@ -172,6 +175,11 @@ impl Session {
     /// Whether nothing but its limit keeps it from new work.
     pub(super) fn takes_work(&self) -> bool {
         self.phase == Phase::Active && !self.stalled && self.held_until.is_none()
+    }
+
+    /// Whether it takes work and its SETTINGS are still to come.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.takes_work() && self.retiring.is_none() && !self.ready
     }
 
     /// Slots held by readiness alone.

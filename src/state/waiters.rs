@@ -227,6 +227,11 @@ impl<C> Waiters<C> {
         node.status
     }
 
+    /// Nobody is there, and may not be for long.
+    pub(super) fn release_memory(&mut self) {
+        self.nodes = Slab::new();
+    }
+
     pub(super) fn push_back(&mut self, list: &mut Fifo, slot: u32) {
         self.nodes[slot as usize].order.1 = self.place;
         self.place += 1;
@@ -314,6 +319,12 @@ impl<C> Waiters<C> {
     fn visit(&self) {
         #[cfg(test)]
         self.visits.set(self.visits.get() + 1);
+    }
+
+    /// Bytes on the heap.
+    #[cfg(test)]
+    pub(super) fn memory(&self) -> usize {
+        self.nodes.capacity() * std::mem::size_of::<Waiter<C>>()
     }
 
     #[cfg(test)]

@@ -16,6 +16,17 @@ fn chain(error: &Error) -> Vec<String> {
         .collect()
 }
 
+#[tokio::test]
+async fn what_a_connector_cannot_do_at_all_is_a_configuration_error() {
+    // P22, P41
+    let connector = h2pool::connect::TcpConnector::new();
+    let pool = H2Pool::builder().connector(connector).build().unwrap();
+    let error = pool.request(get(uri("https://127.0.0.1:1/"))).await.unwrap_err();
+    assert!(error.is_config() && !error.is_connect(), "{error:?}");
+    assert!(error.is_unprocessed() && !error.is_transient(), "{error:?}");
+    assert_eq!(error.origin(), Some("https://127.0.0.1:1"));
+}
+
 #[tokio::test(start_paused = true)]
 async fn every_error_of_a_request_names_its_origin() {
     // P41

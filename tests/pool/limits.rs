@@ -296,6 +296,55 @@ async fn waiting_for_a_permit_is_waiting() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn whoever_was_let_in_is_not_turned_away_for_want_of_a_permit() {
+    // P13, P15: its place in the queue was taken by another while it went from one wait to the next.
+    let builder = H2Pool::builder()
+        .max_sessions(1)
+        .limit_concurrency(1)
+        .max_waiters(1);
+    let (pool, mut net) = net(builder);
+    let requests = ["held", "newcomer"].map(|path| pool.request(get(uri(&format!("https://a/{path}")))));
+    let both = tokio::spawn(async move {
+        // The second as soon as the slot of the first is free, before the one that it was given to has run.
+        for request in requests {
+            read(request.await.unwrap()).await.unwrap();
+        }
+    });
+    let mut a = net.ready_peer(1).await;
+    let stream = a.next_headers().await.stream;
+    let let_in = fetch(&pool, get(uri("https://a/let-in")));
+    settle().await;
+    let elsewhere = fetch(&pool, get(uri("https://b/")));
+    let mut b = net.ready_peer(1).await;
+    settle().await;
+    assert_eq!(pool.stats().waiters, 2, "one at each origin");
+    a.send_headers(stream, 200, false).await;
+    a.send_data(stream, b"ok", true).await;
+    // The permit goes to the one who has waited longest for it.
+    assert_eq!(b.answer_one(b"ok").await.unwrap(), "/");
+    join(elsewhere).await.unwrap();
+    assert_eq!(a.answer_one(b"ok").await.unwrap(), "/let-in");
+    join(let_in).await.unwrap();
+    assert_eq!(a.answer_one(b"ok").await.unwrap(), "/newcomer");
+    join(both).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_misdirected_answer_lets_go_of_its_permit() {
+    // P15, P23: it may be the only one.
+    let (pool, mut net) = net(H2Pool::builder().limit_concurrency(1));
+    let request = fetch(&pool, get(uri("https://a/")));
+    let mut shared = net.ready_peer(10).await;
+    let stream = shared.next_headers().await.stream;
+    shared.respond(stream, 421, b"not here").await;
+    let mut own = net.ready_peer(10).await;
+    let (answered, took) = timed(own.answer_one(b"ok")).await;
+    answered.unwrap();
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    assert_eq!(join(request).await.unwrap().status, 200);
+}
+
+#[tokio::test(start_paused = true)]
 async fn both_waits_share_one_acquire_timeout() {
     // P13, P15
     let builder = H2Pool::builder()

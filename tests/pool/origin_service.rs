@@ -190,6 +190,26 @@ async fn the_holder_whose_slot_was_taken_goes_ahead_of_newer_callers() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_call_takes_the_slot_of_readiness_at_once() {
+    // P1, P29: before its future is polled for the first time.
+    let builder = H2Pool::builder().max_sessions(1).streams_per_session(1);
+    let (pool, _server) = with_server(builder, Server::builder());
+    let mut one = pool.origin(origin("https://a"));
+    let mut two = one.clone();
+    within("ready", ServiceExt::<Outgoing>::ready(&mut one))
+        .await
+        .unwrap();
+    let call = one.call(to("/"));
+    assert!(readiness(&mut two).is_pending());
+    assert_eq!(body_of(call.await).await, "ok");
+    assert!(readiness(&mut two).is_ready());
+    let call = two.call(to("/"));
+    assert!(readiness(&mut one).is_pending());
+    drop(call);
+    assert!(readiness(&mut one).is_ready());
+}
+
+#[tokio::test(start_paused = true)]
 async fn readiness_does_not_keep_a_session_from_idling_out() {
     // P16, P29
     let (pool, server) = with_server(H2Pool::builder(), Server::builder());

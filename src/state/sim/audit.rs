@@ -104,7 +104,10 @@ impl<C: Clone + std::fmt::Debug> OriginState<C> {
     }
 
     fn audit_index(&self, group: usize) {
-        for class in Class::ROOM.into_iter().chain(Class::YIELDING) {
+        for class in [Class::SOUND, Class::SUSPECT, Class::YIELDING]
+            .into_iter()
+            .flatten()
+        {
             let filed = self
                 .sessions
                 .iter()

@@ -4,9 +4,10 @@
 //! which of them serves whom it knows better, and says so. The rules, in one place:
 //!
 //! * The oldest goes first: those who return before newcomers, then first come first served.
-//! * A private session serves the oldest of its runtime, a shared one the oldest of all. Own sessions come first.
-//! * A session gives a slot when it has room, or, if none has, one that is held only by readiness.
-//! * Ready before fresh before suspect; among those the least busy, or the busiest for `Pack`.
+//! * A private session serves the oldest of its runtime, a shared one the oldest of all.
+//! * A session gives a slot when it has room, a suspect one if no other has, and if none has any, one that is held only by
+//!   readiness.
+//! * Among those, own sessions come first, then ready before fresh, then the least busy, or the busiest for `Pack`.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -305,19 +306,14 @@ impl Model {
         let own = waiting.group.is_some() && self.is_first(place, false);
         let shared = self.is_first(place, true);
         let (own, shared) = (own.then_some(waiting.group), shared.then_some(None));
-        for room in [true, false] {
+        let sound = |session: &Slots| session.has_room() && !session.suspect;
+        for kind in [sound, Slots::has_room, Slots::yields] {
             for group in [own, shared].into_iter().flatten() {
                 let gives = |session: &&Slots| {
-                    session.group == group
-                        && session.gives(waiting.empty)
-                        && (if room {
-                            session.has_room()
-                        } else {
-                            session.yields()
-                        })
+                    session.group == group && session.gives(waiting.empty) && kind(session)
                 };
                 let found: Vec<&Slots> = self.sessions.iter().filter(gives).collect();
-                let rank = |session: &&Slots| (room && session.suspect, !session.ready, self.load(session));
+                let rank = |session: &&Slots| (!session.ready, self.load(session));
                 if let Some(best) = found.iter().map(rank).min() {
                     let best = found.iter().filter(|session| rank(session) == best);
                     return best.map(|session| session.id).collect();

@@ -168,11 +168,12 @@ impl Sim {
             dial.is_some_and(|(_, dial)| dial.group == slot && dial.own.is_none())
         };
         let ordered = self.ordered.iter().filter(ordered).count();
+        let covered = self.covered_by_fresh(slot);
         if ordered > 0 {
-            let needed = most.div_ceil(per).max(group.fresh as usize) + group.retiring as usize;
+            let needed = (most - covered.min(most)).div_ceil(per) + group.retiring as usize;
             let kept = self.limits.min_sessions.max(warm).max(self.warmed);
             let kept = timed || group.active + group.dialing <= kept;
-            let justified = coming <= needed || kept;
+            let justified = group.dialing as usize <= needed || kept;
             assert!(justified, "{ordered} dials that nobody needs: {group:?}");
             let pausing = |at: Option<Instant>| at.is_some_and(|at| at > self.now);
             let paused = pausing(before.retry_at) && pausing(state.plan.retry_at);
@@ -185,12 +186,21 @@ impl Sim {
             .waiters
             .queue(group.queue)
             .any(|waiter| state.waiters.at(waiter).runtime.is_some());
-        let uncovered = waiting > coming * per && !(state.goes_alone() && coming > 0);
+        let dialing = group.dialing as usize * per;
+        let uncovered = waiting > dialing + covered && !(state.goes_alone() && coming > 0);
         if !state.closed && can_dial && uncovered && state.has_room_for_dial(slot) {
             let retry_at = state.plan.retry_at.expect("nobody dials");
             assert!(retry_at > self.now, "nobody dials: {state:#?}");
             let due = state.poll_timeout().expect("a timer");
             assert!(due <= retry_at, "the timer fires when the pause is over");
         }
+    }
+    /// Those whom sessions of a group will serve when their SETTINGS come, if not before.
+    fn covered_by_fresh(&self, slot: usize) -> usize {
+        let sessions = self.state.sessions.iter().map(|(_, session)| session);
+        let fresh = sessions.filter(|session| session.group == slot && !session.ready);
+        let open = fresh.filter(|session| session.takes_work() && session.retiring.is_none());
+        open.map(|session| (session.limit.max(1) - session.in_use) as usize)
+            .sum()
     }
 }

@@ -134,7 +134,7 @@ impl Sim {
             Op::Release(_) | Op::Park(_) => self.lease_op(op),
             Op::Connected { .. } | Op::Failed(_) | Op::H1Only(_) | Op::Aborted(_) => self.dial_op(op),
             Op::Warm { .. } | Op::MarkH1Only(_) | Op::RuntimeEnded(_) | Op::Close(_) => self.origin_op(op),
-            Op::AwaitPermit => self.permits += u32::from(self.state.await_permit()),
+            Op::AwaitPermit => self.permits += u32::from(self.state.await_permit(false)),
             Op::PermitSettled if self.permits > 0 => {
                 self.permits -= 1;
                 self.state.permit_settled();
@@ -288,10 +288,11 @@ impl Sim {
         let order = self.dials.swap_remove(place);
         let end = match op {
             Op::Connected { h1, .. } => {
-                let protocol = if h1 || order.h1_only {
-                    Protocol::H1
-                } else {
+                // Now and then the answer is not the one that was expected.
+                let protocol = if h1 == order.h1_only {
                     Protocol::H2
+                } else {
+                    Protocol::H1
                 };
                 let session = self.state.handle_dialed(order.id, protocol, now);
                 self.sessions.extend(session);

@@ -118,11 +118,11 @@ fn a_full_queue_answers_at_once_and_counts_those_who_wait_for_a_permit() {
     let session = bench.serving(1);
     bench.take();
     let first = bench.queue();
-    assert!(bench.state.await_permit());
+    assert!(bench.state.await_permit(false));
     let last = bench.queue();
     assert_eq!(bench.state.waiting(), 3);
     assert_eq!(bench.acquire(caller()), Acquired::Saturated);
-    assert!(!bench.state.await_permit());
+    assert!(!bench.state.await_permit(false));
     bench.state.permit_settled();
     assert!(matches!(bench.acquire(caller()), Acquired::Queued(_)));
     bench.cancel(first);

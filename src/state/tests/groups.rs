@@ -334,3 +334,46 @@ fn a_shared_session_that_serves_a_private_waiter_lets_its_own_session_serve_the_
     assert_eq!(bench.granted(body), full);
     assert_eq!(bench.granted(behind), private);
 }
+
+#[test]
+fn a_runtime_that_ended_is_no_failure_of_the_server() {
+    // P9, P36: one test after the other with a pool of the process, each gone before the first answer.
+    let mut bench = Bench::new(|_| {});
+    for (life, abandoned_first) in (0..10).map(|life| (life, life % 2 == 0)) {
+        let waiter = bench.queue_as(on(life));
+        let session = bench.connect();
+        bench.granted(waiter);
+        let end = |bench: &mut Bench| {
+            bench.run(|state, now| state.handle_abandoned(session, "its runtime ended", now));
+        };
+        if abandoned_first {
+            end(&mut bench);
+        }
+        bench.run(|state, now| state.handle_runtime_ended(RuntimeId(life), now));
+        end(&mut bench);
+        bench.queue();
+        assert_eq!(
+            bench.dials.len(),
+            1,
+            "nothing to recover from: it is dialed at once"
+        );
+        let session = bench.connect();
+        bench.run(|state, now| state.handle_runtime_ended(RuntimeId(0), now));
+        bench.run(|state, now| state.handle_closed(session, "so did this one's", now));
+    }
+}
+
+#[test]
+fn a_suspect_session_of_ones_own_comes_after_a_sound_shared_one() {
+    // P19
+    let mut bench = Bench::new(|_| {});
+    let own = bench.queue_as(on(5));
+    let private = bench.open(10);
+    assert_eq!(bench.granted(own), private);
+    bench.queue();
+    let shared = bench.open(10);
+    bench.run(|state, now| state.park(private, now));
+    assert_eq!(bench.take_as(on(5)), shared);
+    bench.run(|state, now| state.handle_sign_of_life(private, now));
+    assert_eq!(bench.take_as(on(5)), private);
+}

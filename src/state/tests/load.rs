@@ -80,8 +80,25 @@ fn an_idle_origin_costs_less_than_a_kibibyte() {
     let mut bench = Bench::new(|_| {});
     let session = bench.serving(200);
     bench.lose(session);
+    let waiting = bench.queue_many(500);
+    while !bench.dials.is_empty() {
+        bench.fail("nobody is there");
+    }
+    for waiter in waiting {
+        bench.claim(waiter);
+    }
     assert!(bench.state.is_unused());
-    assert_eq!(bench.state.sessions.capacity(), 0);
+    bench.state.release_memory();
+    let state = &bench.state;
+    assert_eq!(
+        (
+            state.sessions.capacity(),
+            state.dials.capacity(),
+            state.actions.capacity()
+        ),
+        (0, 0, 0)
+    );
+    assert_eq!(state.waiters.memory(), 0);
     let kept = |index: &super::super::LoadIndex| index.memory();
     let group = &bench.state.groups[super::super::SHARED];
     assert_eq!(group.index.iter().map(kept).sum::<usize>(), 0);

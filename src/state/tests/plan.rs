@@ -62,6 +62,47 @@ fn settings_that_lower_the_limit_make_the_plan_anew() {
 }
 
 #[test]
+fn a_full_session_covers_nobody_though_its_settings_are_not_here() {
+    // P7, P14: its server may take its time for them.
+    let mut bench = Bench::new(|_| {});
+    let first = bench.serving(2);
+    bench.take();
+    bench.take();
+    let waiting = bench.queue_many(2);
+    assert_eq!(bench.dials.len(), 1);
+    let fresh = bench.connect();
+    for waiter in waiting {
+        assert_eq!(bench.granted(waiter), fresh);
+    }
+    bench.queue();
+    assert_eq!(bench.dials.len(), 1, "it has no room for one more");
+    bench.release(fresh);
+    bench.queue();
+    assert_eq!(bench.dials.len(), 1, "the dial under way is for this one");
+    bench.release(first);
+    bench.queue_as(with_body());
+    bench.queue_as(with_body());
+    assert_eq!(bench.dials.len(), 1);
+    bench.queue_as(with_body());
+    assert_eq!(bench.dials.len(), 2);
+}
+
+#[test]
+fn a_session_that_has_room_covers_those_who_wait_for_its_settings() {
+    // P7: with a body nobody goes ahead of them.
+    let mut bench = Bench::new(|_| {});
+    bench.serving(2);
+    bench.take();
+    bench.take();
+    bench.queue_as(with_body());
+    let fresh = bench.connect();
+    bench.queue_as(with_body());
+    assert_eq!(bench.dials.len(), 0, "{fresh:?} has two slots");
+    bench.queue_as(with_body());
+    assert_eq!(bench.dials.len(), 1);
+}
+
+#[test]
 fn a_body_waits_for_settings() {
     // P3: before SETTINGS only requests with an empty body are sent.
     let mut bench = Bench::new(|limits| limits.max_sessions = 1);

@@ -98,3 +98,20 @@ fn a_mark_that_is_cleared_is_forgotten_at_once() {
     bench.queue_many(5);
     assert_eq!(bench.dials.len(), 1, "what was learned of an h2 origin is kept");
 }
+
+#[test]
+fn where_h2_answers_more_dials_than_it_may_have_sessions_the_rest_is_dropped() {
+    // P5, P25: a connector that cannot narrow ALPN, and an origin that was taken for one of HTTP/1.1.
+    let mut bench = Bench::new(|limits| limits.max_sessions = 2);
+    let until = Some(bench.now + secs(300));
+    bench.run(|state, now| state.set_h1_only(until, now));
+    let waiting = bench.queue_many(10);
+    let dials: Vec<_> = bench.dials.drain(..).collect();
+    assert_eq!(dials.len(), 10);
+    let opened: Vec<_> = dials
+        .into_iter()
+        .filter_map(|dial| bench.run(|state, now| state.handle_dialed(dial.id, Protocol::H2, now)))
+        .collect();
+    assert_eq!(opened.len(), 2);
+    assert_eq!(bench.wakes(), waiting, "and they serve everybody");
+}
