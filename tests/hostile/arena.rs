@@ -12,6 +12,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
+use crate::resets::Resets;
 use crate::support::memory::{Acceptor, Dialer, memory};
 use crate::support::peer::{Peer, code, frame};
 use crate::support::server::Server;
@@ -60,12 +61,28 @@ impl Arena {
         Self::paced(Duration::from_millis(200), Version::HTTP_11, configure)
     }
 
+    /// The same where the bad origin's end of a connection shows as a reset of it.
+    pub(crate) fn resetting() -> Self {
+        Self::made(Duration::from_millis(200), Version::HTTP_2, true, |builder| {
+            builder
+        })
+    }
+
     /// A pool with its defaults on the real clock: the bystander asks without pause.
     pub(crate) fn real_time() -> Self {
         Self::paced(Duration::ZERO, Version::HTTP_2, |builder| builder)
     }
 
     fn paced(pace: Duration, bad_version: Version, configure: impl FnOnce(Builder) -> Builder) -> Self {
+        Self::made(pace, bad_version, false, configure)
+    }
+
+    fn made(
+        pace: Duration,
+        bad_version: Version,
+        resets: bool,
+        configure: impl FnOnce(Builder) -> Builder,
+    ) -> Self {
         let (dialer, bad) = memory(PIPE);
         let (good_dialer, good) = memory(PIPE);
         let bad_dialer = dialer.clone();
@@ -76,7 +93,10 @@ impl Arena {
                 (&good_dialer, Version::HTTP_2)
             };
             let dialed = dialer.dial().map_err(Error::connect);
-            async move { Ok(Connection::new(dialed?, version).authenticated(true)) }
+            async move {
+                let resets = Resets { io: dialed?, resets };
+                Ok(Connection::new(resets, version).authenticated(true))
+            }
         });
         let pool = configure(H2Pool::builder().connector(connector)).build().unwrap();
         let bystander = Bystander::start(pool.clone(), good, pace);

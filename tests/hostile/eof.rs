@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 
-use crate::arena::{Answer, Arena, chain, get};
+use crate::arena::{Answer, Arena, chain, get, settle};
+use crate::support::client::upload;
 use crate::support::peer::{Peer, frame, hpack};
 use crate::support::server::body::full;
 
@@ -37,7 +38,16 @@ async fn cut(mut peer: Peer, bytes: Bytes) {
 /// P44, P22: a request without a body and one with, each to an origin of its own.
 #[tokio::test(start_paused = true)]
 async fn an_end_at_any_byte_is_an_answer_or_an_error() {
-    let mut arena = Arena::new();
+    ends_at_every_byte(Arena::new()).await;
+}
+
+/// The same by a reset of the connection.
+#[tokio::test(start_paused = true)]
+async fn a_reset_at_any_byte_is_an_answer_or_an_error() {
+    ends_at_every_byte(Arena::resetting()).await;
+}
+
+async fn ends_at_every_byte(mut arena: Arena) {
     let whole: Bytes = good_answer().concat().into();
     for length in 0..=whole.len() {
         for post in [false, true] {
@@ -79,5 +89,64 @@ async fn an_end_at_any_byte_is_an_answer_or_an_error() {
             assert!(dials <= 6, "{length} bytes, post {post}: {dials} dials");
         }
     }
+    arena.end().await;
+}
+
+/// P44: the server closes its direction and goes on reading, at every stage of a request with a body that does not end:
+/// an answer or an error, never a wait for what cannot come.
+#[tokio::test(start_paused = true)]
+async fn half_a_connection_is_none() {
+    let mut arena = Arena::new();
+    let parts = good_answer();
+    for sent in 0..=parts.len() {
+        let (feed, body) = upload(1);
+        let fetch = arena.post("/half", body);
+        let mut peer = arena.accept().await;
+        // Without SETTINGS no request with a body is sent: then it is the dials that fail.
+        let whole = sent == parts.len();
+        if sent > 0 {
+            peer.greet(&[(3, 100)]).await.unwrap();
+            peer.next_headers().await;
+            peer.send_raw(&parts[1..sent].concat()).await;
+        }
+        peer.shutdown().await;
+        let others = async {
+            loop {
+                arena.accept_any().await.shutdown().await;
+            }
+        };
+        let reading = async { while let Ok(Some(_)) = peer.recv().await {} };
+        let ended = tokio::time::timeout(std::time::Duration::from_secs(60), async {
+            tokio::select! {
+                ended = fetch => ended.unwrap(),
+                ((), ()) = async { tokio::join!(others, reading) } => unreachable!("others never end"),
+            }
+        });
+        match ended.await.unwrap_or_else(|_| panic!("{sent} frames: no end")) {
+            Ok(answer) => assert!(whole && is_whole(&answer), "{sent} frames: {answer:?}"),
+            Err(error) => assert!(
+                !whole && (sent < 2 || !error.is_unprocessed()),
+                "{sent} frames: {}",
+                chain(&error)
+            ),
+        }
+        drop((peer, feed));
+        arena.recovers().await;
+    }
+    arena.end().await;
+}
+
+/// P14, P44: the server closes its direction while nothing is asked: what is asked then goes elsewhere.
+#[tokio::test(start_paused = true)]
+async fn half_an_idle_connection_is_replaced() {
+    let mut arena = Arena::new();
+    let first = arena.get("/first");
+    let mut peer = arena.greeted(&[]).await;
+    assert!(peer.answer_one(b"first").await.is_some());
+    first.await.unwrap().unwrap();
+    peer.shutdown().await;
+    settle().await;
+    arena.recovers().await;
+    assert_eq!(arena.dials(), 2);
     arena.end().await;
 }

@@ -233,3 +233,37 @@ async fn a_reset_after_a_whole_answer_is_success() {
     );
     arena.end().await;
 }
+
+/// P41: a stream that is reset says so, whatever the code; the session lives on, and nothing is sent again but what was
+/// refused.
+#[tokio::test(start_paused = true)]
+async fn every_code_of_a_reset_is_told() {
+    let mut arena = Arena::new();
+    let first = arena.get("/first");
+    let mut peer = arena.greeted(&[]).await;
+    assert!(peer.answer_one(b"first").await.is_some());
+    first.await.unwrap().unwrap();
+    let codes = (0..=12).filter(|code| *code != code::REFUSED_STREAM);
+    for code in codes.chain([14, 0xdead_beef]) {
+        for head in [false, true] {
+            let fetch = arena.post("/reset", crate::support::server::body::full("x"));
+            let stream = peer.next_request().await.head.stream;
+            if head {
+                peer.send_headers(stream, 200, false).await;
+            }
+            peer.send_rst(stream, code).await;
+            let error = fails(fetch).await;
+            assert!(
+                error.is_reset() && !error.is_unprocessed() && error.origin().is_some(),
+                "{code:#x}, {head}: {}",
+                chain(&error)
+            );
+            assert_eq!(error.is_body(), head, "{code:#x}: {}", chain(&error));
+        }
+    }
+    let next = arena.get("/next");
+    assert_eq!(peer.answer_one(b"next").await.as_deref(), Some("/next"));
+    assert_eq!(next.await.unwrap().unwrap().body, "next");
+    assert_eq!(arena.dials(), 1);
+    arena.end().await;
+}

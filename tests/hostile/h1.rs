@@ -288,3 +288,53 @@ async fn an_endless_body_that_is_dropped_closes_its_connection() {
     recovers(&mut arena).await;
     arena.end().await;
 }
+
+/// P44: small chunks with large extensions, trailers of many fields: a body of nothing does not come for ever.
+#[tokio::test(start_paused = true)]
+async fn chunks_of_nothing_but_extensions_are_bounded() {
+    let mut arena = arena();
+    let extension = format!("1;{}\r\nx\r\n", "e".repeat(1_000));
+    let trailer = format!("x-trailer: {}\r\n", "t".repeat(1_000));
+    for (start, more) in [("", extension), ("0\r\n", trailer)] {
+        let fetch = arena.get("/chunks");
+        let mut peer = asked(&mut arena).await;
+        let head = format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n{start}");
+        peer.send_raw(head.as_bytes()).await;
+        let flood = peer.flood_text(more.as_bytes(), 64 << 20).await;
+        assert!(flood.ended && flood.written < 4 << 20, "{more:.20}: {flood:?}");
+        let error = fails(fetch).await;
+        assert!(
+            error.is_body() && !error.is_unprocessed() && !error.is_timeout(),
+            "{more:.20}: {}",
+            chain(&error)
+        );
+        recovers(&mut arena).await;
+    }
+    arena.end().await;
+}
+
+/// P44: the server closes its direction of an idle connection, or of one that waits for its answer.
+#[tokio::test(start_paused = true)]
+async fn half_a_connection_is_none() {
+    let mut arena = arena();
+    let fetch = arena.get("/half");
+    let mut peer = asked(&mut arena).await;
+    peer.shutdown().await;
+    let error = fails(fetch).await;
+    assert!(
+        !error.is_unprocessed() && !error.is_timeout(),
+        "{}",
+        chain(&error)
+    );
+
+    let fetch = arena.get("/whole");
+    let mut idle = asked(&mut arena).await;
+    idle.send_raw(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+        .await;
+    assert_eq!(fetch.await.unwrap().unwrap().body, "ok");
+    idle.shutdown().await;
+    settle().await;
+    recovers(&mut arena).await;
+    assert_eq!(arena.dials(), 3);
+    arena.end().await;
+}

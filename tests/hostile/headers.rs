@@ -1,5 +1,7 @@
 //! Header blocks as weapons: too long, exploding, never ending, wrong.
 
+use bytes::Bytes;
+
 use crate::arena::{Arena, PIPE, chain, ends, fails, names};
 use crate::support::peer::{Peer, code, flag, frame, hpack, kind};
 
@@ -183,6 +185,9 @@ async fn malformed_heads_fail_their_request() {
         &[(":status", "200"), ("connection", "close")],
         &[(":status", "200"), ("content-length", "ten")],
         &[(":status", "101")],
+        // Interim, and the end of the stream.
+        &[(":status", "100")],
+        &[(":status", "103")],
     ];
     for head in heads {
         let fetch = arena.get("/malformed");
@@ -222,5 +227,117 @@ async fn a_body_of_another_length_than_promised_is_an_error() {
         leave(peer, stream).await;
     }
     arena.recovers().await;
+    arena.end().await;
+}
+
+/// RFC 7541 §4.2, §6.3: the decoder's table grows no further than we allowed, however often its size is set.
+#[tokio::test(start_paused = true)]
+async fn sizes_of_the_header_table_are_bounded() {
+    // 2^30, the size that we allow; again and again; in the midst of the fields.
+    let huge = [0x3f, 0xe1, 0xff, 0xff, 0xff, 0x03];
+    let mut arena = Arena::new();
+    for (name, block, fine) in [
+        ("huge", [&huge[..], &[0x88]].concat(), false),
+        ("nothing", vec![0x20, 0x88], true),
+        ("often", [&[0x20; 16_000][..], &[0x88]].concat(), true),
+        ("late", vec![0x88, 0x20], false),
+    ] {
+        let fetch = arena.get("/table");
+        let mut peer = arena.greeted(&[]).await;
+        let stream = peer.next_headers().await.stream;
+        peer.send_raw(&frame::headers(stream, &block, true)).await;
+        match ends(fetch).await {
+            Ok(answer) => assert!(fine && answer.status == 200, "{name}: {answer:?}"),
+            Err(error) => assert!(
+                (!fine || name == "often") && !error.is_unprocessed() && !error.is_timeout(),
+                "{name}: {}",
+                chain(&error)
+            ),
+        }
+        leave(peer, stream).await;
+    }
+    arena.recovers().await;
+    arena.end().await;
+}
+
+/// RFC 9113 §8.1, §5.1: HEADERS where none may come: each fails its request, and a flood of them ends.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn heads_after_the_head_end_their_request() {
+    let mut arena = Arena::real_time();
+    let head = |end| frame::headers(1, &hpack::literals([(":status", "200")]), end);
+    let trailers = |end| frame::headers(1, &hpack::literals([("x-trailer", "1")]), end);
+    for (name, first, flood) in [
+        ("heads", head(false), head(false)),
+        (
+            "heads after DATA",
+            [head(false), frame::data(1, b"x", false)].concat().into(),
+            head(false),
+        ),
+        ("trailers without an end", head(false), trailers(false)),
+        ("trailers before a head", trailers(true), trailers(true)),
+        (
+            "trailers after trailers",
+            [head(false), trailers(true)].concat().into(),
+            trailers(true),
+        ),
+    ] {
+        let fetch = arena.get("/heads");
+        let mut peer = arena.greeted(&[]).await;
+        peer.next_headers().await;
+        peer.send_raw(&first).await;
+        let flood = peer.flood(&flood, 64 << 20).await;
+        assert!(flood.ended && flood.written < 32 * PIPE, "{name}: {flood:?}");
+        match ends(fetch).await {
+            Ok(answer) => assert!(name == "trailers after trailers", "{name}: {answer:?}"),
+            Err(error) => assert!(
+                !error.is_unprocessed() && !error.is_timeout(),
+                "{name}: {}",
+                chain(&error)
+            ),
+        }
+        drop(peer);
+        arena.recovers().await;
+    }
+    arena.end().await;
+}
+
+/// P44: the same bombs in trailers: they never end, they expand.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bombs_in_trailers_do_not_go_off() {
+    let mut arena = Arena::real_time();
+    let bomb = frame::headers(1, &hpack::bomb("x-bomb", &[b'x'; 4_000], 16_000), true);
+    let begun = frame::encode(kind::HEADERS, flag::END_STREAM, 1, &hpack::literals([("x", "y")]));
+    let endless = frame::encode(
+        kind::CONTINUATION,
+        flag::NONE,
+        1,
+        &hpack::literals([("x-more", "m".repeat(1_000))]),
+    );
+    for (name, first, flood) in [
+        ("expanding", Bytes::new(), bomb),
+        ("endless", begun.clone(), endless),
+        (
+            "endless and empty",
+            begun,
+            frame::encode(kind::CONTINUATION, flag::NONE, 1, b""),
+        ),
+    ] {
+        let fetch = arena.get("/bombs");
+        let mut peer = arena.greeted(&[]).await;
+        peer.next_headers().await;
+        peer.send_headers(1, 200, false).await;
+        peer.send_data(1, b"body", false).await;
+        peer.send_raw(&first).await;
+        let flood = peer.flood(&flood, 256 << 20).await;
+        assert!(flood.ended && flood.written < 32 * PIPE, "{name}: {flood:?}");
+        let error = fails(fetch).await;
+        assert!(
+            !error.is_unprocessed() && !error.is_timeout(),
+            "{name}: {}",
+            chain(&error)
+        );
+        drop(peer);
+        arena.recovers().await;
+    }
     arena.end().await;
 }

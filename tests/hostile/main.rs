@@ -16,7 +16,9 @@ mod h1;
 mod headers;
 #[cfg(feature = "http1")]
 mod poison;
+mod resets;
 mod sessions;
+mod settings;
 mod slow;
 #[path = "../support/mod.rs"]
 mod support;
