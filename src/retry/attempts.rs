@@ -39,7 +39,8 @@ impl Attempts {
         }
     }
 
-    /// The attempts sent, the first one and a hedge included: at least 1.
+    /// The attempts begun, the first one and a hedge included: at least 1. One that was still waiting for the service's
+    /// readiness counts too.
     #[must_use]
     pub fn count(&self) -> u32 {
         self.count

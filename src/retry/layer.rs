@@ -18,7 +18,7 @@ use super::policy::RetryPolicy;
 /// A service that sends requests again as its [`RetryPolicy`] says.
 ///
 /// It takes `Request<B>` for any body, and hands `Request<ReplayBody<B>>` to the service below, which has to be `Clone`
-/// (every attempt polls its own instance ready). Its error is [`BoxError`]: a [`RetryError`](super::RetryError) around the
+/// (every attempt polls its own instance ready; tower's `buffer` makes a service of any other kind `Clone`). Its error is [`BoxError`]: a [`RetryError`](super::RetryError) around the
 /// last attempt's.
 #[derive(Clone, Debug)]
 pub struct Retry<S> {

@@ -1,9 +1,11 @@
 //! For any policy and any server: the limits hold, and every delay lies within its bounds.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use h2pool::retry::{Attempts, Failure, Reason, RetryPolicy};
 use http::{HeaderValue, Method, Response};
+use parking_lot::Mutex;
 use proptest::prelude::*;
 
 use crate::mock::{Answer, Body, Server, answer, millis, now, pause, request, reset};
@@ -20,10 +22,10 @@ struct Step {
 fn step() -> impl Strategy<Value = Step> {
     let status = prop_oneof![4 => Just(503), 2 => Just(429), 1 => Just(200), 1 => Just(500), 2 => 0..4_u16];
     let header = prop_oneof![
-        (0..40_u32).prop_map(|seconds| seconds.to_string().into_bytes()),
-        prop::collection::vec(any::<u8>(), 0..30),
+        4 => (0..40_u32).prop_map(|seconds| seconds.to_string().into_bytes()),
+        1 => prop::collection::vec(any::<u8>(), 0..30),
     ];
-    (status, 0..3_000_u64, prop::option::weighted(0.2, header)).prop_map(|(status, takes, retry_after)| {
+    (status, 0..3_000_u64, prop::option::weighted(0.5, header)).prop_map(|(status, takes, retry_after)| {
         Step {
             status,
             takes,
@@ -32,14 +34,30 @@ fn step() -> impl Strategy<Value = Step> {
     })
 }
 
-fn server(steps: Vec<Step>) -> Server {
-    Server::new(move |number, _| {
+/// When answers that would be retried came, and when the server then wants to be asked again, in milliseconds.
+type Asked = Arc<Mutex<Vec<(u128, u128)>>>;
+
+fn server(steps: Vec<Step>) -> (Server, Asked) {
+    let asked = Asked::default();
+    let (notes, started) = (asked.clone(), Mutex::new(None));
+    let server = Server::new(move |number, _| {
         let step = steps[(number as usize - 1) % steps.len()].clone();
+        let started = *started.lock().get_or_insert_with(now);
+        let notes = notes.clone();
         async move {
             pause(step.takes).await;
+            let seconds = step
+                .retry_after
+                .as_deref()
+                .and_then(|text| std::str::from_utf8(text).ok()?.parse::<u32>().ok());
+            if let (429 | 503, Some(seconds)) = (step.status, seconds) {
+                let at = (now() - started).as_millis();
+                notes.lock().push((at, at + u128::from(seconds) * 1_000));
+            }
             act(step).await
         }
-    })
+    });
+    (server, asked)
 }
 
 async fn act(step: Step) -> Answer {
@@ -92,7 +110,7 @@ proptest! {
             .max_retry_after(Duration::from_secs(longest))
             .hedge(hedge.map(millis))
             .random(move || random);
-        let server = server(steps);
+        let (server, asked) = server(steps);
         let method = if post { Method::POST } else { Method::GET };
         let (took, answer) = run(async {
             let before = now();
@@ -107,6 +125,10 @@ proptest! {
             Err(error) => Attempts::of_error(&**error).unwrap(),
         };
         prop_assert_eq!(attempts.count() as usize, server.count());
+        for (at, again) in asked.lock().iter() {
+            let early = server.times().into_iter().find(|call| at < call && call < again);
+            prop_assert_eq!(early, None, "told at {} to wait until {}", at, again);
+        }
         prop_assert_eq!(attempts.total_time(), took);
         let unprocessed = |(reason, _): &(Reason, u32)| *reason == Reason::Failure(Failure::Connect);
         prop_assert!(!post || attempts.reasons().iter().all(unprocessed), "a POST that may have been processed");
