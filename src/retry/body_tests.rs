@@ -112,6 +112,36 @@ async fn a_reader_dropped_in_the_middle_is_continued() {
 }
 
 #[tokio::test]
+async fn a_promise_keeps_what_an_older_reader_reads_beyond_the_limit() {
+    // R10: one frame of it, and no more.
+    let mut first = ReplayBody::new(Script::of(&["ab", "cd", "ef", "gh"]), 3);
+    assert_eq!(next(&mut first).await.unwrap(), "ab");
+    let promised = first.promise().unwrap();
+    assert_eq!(next(&mut first).await.unwrap(), "cd");
+    assert!(
+        first.frame().await.unwrap().is_err(),
+        "the promised reader has the rest"
+    );
+    assert!(promised.is_replayable());
+    let again = promised.replay();
+    assert_eq!(text(promised).await, "abcdefgh");
+    assert!(!again.is_replayable(), "which is over the limit");
+    assert!(again.promise().is_none());
+}
+
+#[tokio::test]
+async fn a_promise_lets_an_older_reader_end() {
+    // R10
+    let mut first = ReplayBody::new(Script::of(&["ab", "cd"]), 4);
+    assert_eq!(next(&mut first).await.unwrap(), "ab");
+    let promised = first.promise().unwrap();
+    assert_eq!(next(&mut first).await.unwrap(), "cd");
+    assert!(next(&mut first).await.is_none() && promised.is_recorded());
+    assert_eq!(text(promised).await, "abcd");
+    assert!(ReplayBody::new(Empty::<Bytes>::new(), 0).promise().is_some());
+}
+
+#[tokio::test]
 async fn trailers_are_replayed() {
     // R10
     let mut trailers = HeaderMap::new();
