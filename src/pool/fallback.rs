@@ -9,6 +9,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{Request, Response};
 use http_body::{Frame, SizeHint};
+use parking_lot::Mutex;
 use tower::ServiceExt;
 use tower_service::Service;
 
@@ -58,8 +59,15 @@ impl fmt::Debug for Fallback {
     }
 }
 
-/// The body of a request on its way to a [`fallback`](crate::Builder::fallback) service.
-pub struct RequestBody(pub(super) Option<Outgoing>);
+/// The body of a request on its way to a [`fallback`](crate::Builder::fallback) service. `Send`, `Sync` and `Unpin`.
+// The mutex makes it `Sync`, which many clients ask for; nobody ever waits for it.
+pub struct RequestBody(Option<Mutex<Outgoing>>);
+
+impl RequestBody {
+    pub(super) fn new(body: Option<Outgoing>) -> Self {
+        Self(body.map(Mutex::new))
+    }
+}
 
 impl http_body::Body for RequestBody {
     type Data = Bytes;
@@ -70,18 +78,19 @@ impl http_body::Body for RequestBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         match &mut self.0 {
-            Some(body) => body.poll_frame(cx),
+            Some(body) => body.get_mut().poll_frame(cx),
             None => Poll::Ready(None),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.as_ref().is_none_or(Outgoing::is_end_stream)
+        self.0.as_ref().is_none_or(|body| body.lock().is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
             Some(body) => body
+                .lock()
                 .exact_size()
                 .map_or_else(SizeHint::default, SizeHint::with_exact),
             None => SizeHint::with_exact(0),

@@ -228,7 +228,7 @@ impl<O: Key> Exchange<O> {
         self.entry.tally.h1_only_hit();
         let (nothing, ()) = Request::new(()).into_parts();
         let parts = std::mem::replace(&mut self.parts, nothing);
-        let request = Request::from_parts(parts, RequestBody(self.body.take()));
+        let request = Request::from_parts(parts, RequestBody::new(self.body.take()));
         fallback
             .call(request, self.entry.key.origin())
             .await

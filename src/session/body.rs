@@ -11,6 +11,7 @@ use h2::RecvStream;
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
+use parking_lot::Mutex;
 
 #[cfg(feature = "http1")]
 use super::h1_body::H1Body;
@@ -21,7 +22,7 @@ use super::tail::Upstream;
 use crate::error::{BoxError, Error, Kind};
 use crate::origin::Origin;
 
-/// A response body, streamed: an [`http_body::Body`] of [`Bytes`].
+/// A response body, streamed: an [`http_body::Body`] of [`Bytes`], `Send`, `Sync` and `Unpin`.
 ///
 /// Data is taken from the network as it is read; the server may be at most a window ahead. Dropped before its end, the
 /// stream is reset and its window given back (over HTTP/1.1 the connection is closed). The slot of the request is free
@@ -52,7 +53,8 @@ enum Inner {
     H2(H2Body),
     #[cfg(feature = "http1")]
     H1(H1Body, Arc<Address>),
-    Other(UnsyncBoxBody<Bytes, Error>),
+    /// The mutex makes it `Sync`, which many who box bodies ask for; nobody ever waits for it.
+    Other(Mutex<UnsyncBoxBody<Bytes, Error>>),
 }
 
 impl Body {
@@ -87,7 +89,7 @@ impl Body {
             failed.with_origin(&origin)
         });
         Self {
-            kind: Inner::Other(body.boxed_unsync()),
+            kind: Inner::Other(Mutex::new(body.boxed_unsync())),
         }
     }
 }
@@ -104,7 +106,7 @@ impl http_body::Body for Body {
             Inner::H1(body, address) => body
                 .poll_frame(cx)
                 .map_err(|error| error.with_origin(&address.origin)),
-            Inner::Other(body) => Pin::new(body).poll_frame(cx),
+            Inner::Other(body) => Pin::new(body.get_mut()).poll_frame(cx),
         }
     }
 
@@ -114,7 +116,7 @@ impl http_body::Body for Body {
             Inner::H2(body) => body.is_end_stream(),
             #[cfg(feature = "http1")]
             Inner::H1(body, _) => body.is_end_stream(),
-            Inner::Other(body) => body.is_end_stream(),
+            Inner::Other(body) => body.lock().is_end_stream(),
         }
     }
 
@@ -124,7 +126,7 @@ impl http_body::Body for Body {
             Inner::H2(body) => body.size_hint(),
             #[cfg(feature = "http1")]
             Inner::H1(body, _) => body.size_hint(),
-            Inner::Other(body) => body.size_hint(),
+            Inner::Other(body) => body.lock().size_hint(),
         }
     }
 }
