@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
+use tokio::runtime::{Handle, Id};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Sleep;
 
@@ -50,8 +51,9 @@ impl<O: Key> Entry<O> {
         if let Some(held) = self.try_acquire(want) {
             return Ok(held);
         }
-        let (queue, runtime) = self.queue(want)?;
-        let (slot, mut waited) = self.wait(queue, &runtime).await?;
+        let (runtime, caller) = self.caller(want.empty, false)?;
+        let queue = if want.first { Queue::first } else { Queue::last };
+        let (slot, mut waited) = self.wait(queue(self.clone(), caller), runtime, caller).await?;
         waited.let_in |= want.first;
         self.with_permit(slot, waited).await
     }
@@ -60,7 +62,8 @@ impl<O: Key> Entry<O> {
     pub(super) async fn acquire_own(self: &Arc<Self>) -> Option<Result<Slot<Self>, Error>> {
         let (runtime, caller) = self.caller(true, false).ok()?;
         let queue = Queue::own(self.clone(), caller)?;
-        Some(self.wait(queue, &runtime).await.map(|(slot, _)| slot))
+        let waited = self.wait(queue, runtime, caller).await;
+        Some(waited.map(|(slot, _)| slot))
     }
 
     /// The runtime of the caller, and the caller as the state knows it.
@@ -79,38 +82,36 @@ impl<O: Key> Entry<O> {
         Ok((runtime, caller))
     }
 
-    fn queue(self: &Arc<Self>, want: Want) -> Result<(Queue<Self>, Arc<Runtime>), Error> {
-        let (runtime, caller) = self.caller(want.empty, false)?;
-        let queue = if want.first { Queue::first } else { Queue::last };
-        Ok((queue(self.clone(), caller), runtime))
-    }
-
+    /// Waits on `runtime`, or wherever it is polled later: the runtime where it began may be gone by then.
     async fn wait(
         self: &Arc<Self>,
-        queue: Queue<Self>,
-        runtime: &Runtime,
+        mut queue: Queue<Self>,
+        mut runtime: Arc<Runtime>,
+        mut caller: Caller,
     ) -> Result<(Slot<Self>, Waited), Error> {
-        let mut queue = queue;
         let mut waited = Waited::default();
         let mut counted = None;
         let result = poll_fn(|cx| {
-            if let Poll::Ready(outcome) = Pin::new(&mut queue).poll(cx) {
-                return Poll::Ready(Ok(outcome));
+            let moved = !runtime.is_current();
+            if moved {
+                match self.caller(caller.empty, false) {
+                    Ok(there) => (runtime, caller) = there,
+                    Err(error) => return Poll::Ready(Err(error)),
+                }
             }
-            if counted.is_none() {
-                counted = Some(Waiting::start(&self.tally));
-                self.arm_here(runtime);
+            if let Poll::Ready(outcome) = queue.poll_on(cx, caller) {
+                return Poll::Ready(outcome.map_err(|refusal| self.refused(refusal)));
+            }
+            if counted.is_none() || moved {
+                counted.get_or_insert_with(|| Waiting::start(&self.tally));
+                self.arm_here(&runtime);
             }
             waited.let_in = true;
-            waited.poll_timeout(self, cx).map(|()| Err(()))
+            let late = waited.poll_timeout(self, cx);
+            late.map(|()| Err(self.timed_out("a slot")))
         })
         .await;
         drop(queue);
-        let result = match result {
-            Ok(Ok(slot)) => Ok(slot),
-            Ok(Err(refusal)) => Err(self.refused(refusal)),
-            Err(()) => Err(self.timed_out("a slot")),
-        };
         if let Some(waiting) = counted {
             waiting.end(&result);
         }
@@ -118,7 +119,7 @@ impl<O: Key> Entry<O> {
     }
 
     /// Whoever waits sees to it that the origin's deadlines are kept by a timer that runs.
-    fn arm_here(self: &Arc<Self>, runtime: &Runtime) {
+    pub(super) fn arm_here(self: &Arc<Self>, runtime: &Runtime) {
         if let Some(at) = run(self, |inner| inner.rehome(runtime.id())) {
             // Whoever waits here keeps it from ending.
             let _armed = runtime.arm(at, self);
@@ -212,9 +213,9 @@ impl<O: Key> Entry<O> {
 #[derive(Default)]
 pub(super) struct Waited {
     /// It was let into the queue, or had its turn already: a full one does not turn it away any more.
-    let_in: bool,
-    /// Runs from where it first had to wait.
-    sleep: Option<Pin<Box<Sleep>>>,
+    pub(super) let_in: bool,
+    /// Runs from where it first had to wait, on the runtime where it was polled last.
+    sleep: Option<(Option<Id>, Pin<Box<Sleep>>)>,
 }
 
 impl Waited {
@@ -231,10 +232,19 @@ impl Waited {
         let Some(timeout) = some(entry.core.config.acquire_timeout) else {
             return Poll::Pending;
         };
-        let sleep = self
-            .sleep
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
-        sleep.as_mut().poll(cx)
+        let here = Handle::try_current().ok().map(|handle| handle.id());
+        match &self.sleep {
+            None => self.sleep = Some((here, Box::pin(tokio::time::sleep(timeout)))),
+            Some((home, sleep)) if here.is_some() && here != *home => {
+                let rest = tokio::time::sleep_until(sleep.deadline());
+                self.sleep = Some((here, Box::pin(rest)));
+            }
+            Some(_) => {}
+        }
+        match &mut self.sleep {
+            Some((_, sleep)) => sleep.as_mut().poll(cx),
+            None => Poll::Pending,
+        }
     }
 }
 

@@ -171,8 +171,8 @@ enum Ended {
 impl<O: Key> Wait<O> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
         let entry = self.queue.env().clone();
-        let caller = match entry.caller(true, true) {
-            Ok((_, caller)) => caller,
+        let (runtime, caller) = match entry.caller(true, true) {
+            Ok(here) => here,
             Err(error) => return Poll::Ready(Ended::Failed(error)),
         };
         match self.queue.poll_ready(cx, caller) {
@@ -180,6 +180,9 @@ impl<O: Key> Wait<O> {
             Poll::Ready(Err(Refusal::Closed)) => return Poll::Ready(Ended::Again),
             Poll::Ready(Err(refusal)) => return Poll::Ready(Ended::Failed(entry.refused(refusal))),
             Poll::Pending => {}
+        }
+        if !std::mem::replace(&mut self.waited.let_in, true) {
+            entry.arm_here(&runtime);
         }
         if let Some(closing) = &mut self.closing {
             if closing.as_mut().poll(cx).is_ready() {

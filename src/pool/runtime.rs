@@ -52,6 +52,11 @@ impl Runtime {
         &self.handle
     }
 
+    /// Whether the caller runs on it.
+    pub(super) fn is_current(&self) -> bool {
+        Handle::try_current().is_ok_and(|here| here.id() == self.handle.id())
+    }
+
     /// Single-threaded: what it drives stands still whenever nobody blocks on it.
     pub(super) fn is_private(&self) -> bool {
         self.handle.runtime_flavor() == RuntimeFlavor::CurrentThread

@@ -257,15 +257,18 @@ impl<C: Clone> OriginState<C> {
         }
     }
 
-    /// The session is to be replaced: at once where it is idle, otherwise as soon as the replacement is open.
+    /// The session is to be replaced: as soon as the replacement is open while it is in use, at once where it is idle.
     pub(super) fn retire(&mut self, slot: usize, reason: Reason, now: Instant) {
-        let session = &mut self.sessions[slot];
+        let session = &self.sessions[slot];
         if session.phase != Phase::Active || session.retiring.is_some() {
             return;
         }
-        if session.firm() == 0 && self.queued == 0 {
+        let lull = self.lull_until(slot);
+        if self.queued == 0 && lull.is_some_and(|until| until <= now) {
             return self.drain(slot, reason, now);
         }
+        self.arm(lull);
+        let session = &mut self.sessions[slot];
         session.retiring = Some(reason);
         let (ready, runtime) = (session.ready, session.runtime);
         let group = &mut self.groups[session.group];
@@ -277,6 +280,17 @@ impl<C: Clone> OriginState<C> {
             group.fresh -= 1;
         }
         self.replan(now);
+    }
+
+    /// Until when a session without streams still counts as in use for its replacement: traffic has its lulls. `None`: it
+    /// has streams.
+    pub(super) fn lull_until(&self, slot: usize) -> Option<Instant> {
+        let session = &self.sessions[slot];
+        let since = session.idle_since?;
+        if session.streams == 0 {
+            return Some(since);
+        }
+        after(since, Some(self.limits.lull()))
     }
 
     /// Tells a session without streams to end.

@@ -38,11 +38,19 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// How long a session that is to be replaced may be without streams and still count as in use.
+    pub(super) fn lull(&self) -> Duration {
+        self.max_age.map_or(LULL, |age| LULL.min(age / 10))
+    }
+
     /// Whether a session that has carried so many streams is to be replaced.
     pub(super) fn is_worn(&self, streams: u64) -> bool {
         self.max_streams_per_session.is_some_and(|max| streams >= max)
     }
 }
+
+/// Longer than requests that follow each other are apart, and shorter than anybody waits for nothing.
+const LULL: Duration = Duration::from_secs(1);
 
 /// The limit on streams before the server's SETTINGS are known and nothing was learned before.
 pub(super) const UNKNOWN_STREAMS: u32 = 100;

@@ -24,6 +24,7 @@
 //! seen.
 
 mod acquire;
+mod failures;
 pub mod h1_only;
 mod lifecycle;
 mod limits;

@@ -1,4 +1,4 @@
-//! When to dial: demand, coverage, failure and back-off.
+//! When to dial: demand and coverage.
 //!
 //! The plan is made anew after every event that can change it (P7):
 //!
@@ -7,23 +7,14 @@
 //! ```
 //!
 //! A dial under way covers as many waiters as this origin's server last allowed per session, and a session whose SETTINGS
-//! are not here yet as many as it has slots left. Some dials go **alone**: the first to an origin of which nothing is known, and every dial
-//! after a failure until a session has served something again.
-//!
-//! A failed dial (P9) fails the waiters that it covered: all who wait where it went alone, as many as one session
-//! serves where others are under way too. Nobody fails while a live session can still serve them. Those behind share
-//! one redial after an exponential back-off, jittered between half and the whole of it. A session that ends before it
-//! served anything counts as a failed dial; since its callers had their slots already, they are tried again
-//! [`EARLY_ENDS`] times before they fail.
+//! are not here yet as many as it has slots left. Some dials go **alone**: the first to an origin of which nothing is
+//! known, and every dial after a failure (`failures.rs`) until a session has served something again.
 
 use std::time::{Duration, Instant};
 
 use super::limits::UNKNOWN_STREAMS;
 use super::waiters::Status;
 use super::{Action, Caller, Failure, OriginState, Phase, Reason, RuntimeId, SHARED, Session, WaiterId};
-
-/// Sessions in a row that may end before serving anything until their callers fail.
-const EARLY_ENDS: u32 = 3;
 
 /// A dial, never confused with another that later uses the same slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -61,7 +52,7 @@ pub(super) struct Dial {
     pub(super) runtime: RuntimeId,
     pub(super) started: Instant,
     /// It covers everybody who waits.
-    lone: bool,
+    pub(super) lone: bool,
     /// The session is for this waiter alone (P23).
     pub(super) own: Option<WaiterId>,
     /// Its runtime has ended; it cannot come to anything.
@@ -86,7 +77,7 @@ pub(super) struct Plan {
     /// Until then it is known to speak nothing else (P25).
     pub(super) h1_only_until: Option<Instant>,
     /// Dials failed, and sessions ended before they served, in a row.
-    failures: u32,
+    pub(super) failures: u32,
     pub(super) retry_at: Option<Instant>,
     seed: u64,
 }
@@ -177,37 +168,6 @@ impl<C: Clone> OriginState<C> {
         }
     }
 
-    /// A dial ended without a session.
-    pub fn handle_dial_ended(&mut self, id: DialId, end: DialEnd<C>, now: Instant) {
-        let now = self.advance(now);
-        if matches!(end, DialEnd::Aborted) {
-            self.dial_runtime(id)
-                .into_iter()
-                .for_each(|runtime| self.strand(runtime));
-        }
-        let Some(dial) = self.take_dial(id) else {
-            return;
-        };
-        let group = dial.group;
-        match (dial.own, end) {
-            (Some(waiter), end) => self.end_own(waiter, end, now),
-            (None, DialEnd::Failed(cause)) => {
-                let count = if dial.lone { None } else { Some(self.per_session()) };
-                self.dial_failed(group, count, cause, now);
-            }
-            (None, DialEnd::H1Only(cause)) => self.dial_failed(group, None, cause, now),
-            (None, DialEnd::Aborted) => {}
-        }
-        #[cfg(not(h2pool_seed = "dial_right_lost"))]
-        self.replan(now);
-    }
-
-    fn dial_failed(&mut self, group: usize, count: Option<u32>, cause: C, now: Instant) {
-        self.groups[group].warm = 0;
-        self.note_failure(now);
-        self.fail_covered(group, count, &Failure::Dial(cause));
-    }
-
     /// A runtime ended: its sessions are never handed out again, its waiters cannot dial until they are polled
     /// elsewhere.
     pub fn handle_runtime_ended(&mut self, runtime: RuntimeId, now: Instant) {
@@ -226,7 +186,7 @@ impl<C: Clone> OriginState<C> {
     }
 
     /// Nobody dials on this runtime any more.
-    fn strand(&mut self, runtime: RuntimeId) {
+    pub(super) fn strand(&mut self, runtime: RuntimeId) {
         for (_, dial) in &mut self.dials {
             dial.orphaned |= dial.runtime == runtime;
             let waiter = dial.own.and_then(|waiter| self.waiters.get_mut(waiter));
@@ -250,25 +210,6 @@ impl<C: Clone> OriginState<C> {
                 self.waiters.at_mut(waiter).runtime = None;
             }
         }
-    }
-
-    /// A session ended or said GOAWAY before it served anything.
-    pub(super) fn ended_early(&mut self, group: usize, failure: &Failure<C>, now: Instant) {
-        self.wasted(now);
-        if self.plan.failures >= EARLY_ENDS {
-            self.fail_covered(group, None, failure);
-        }
-    }
-
-    /// A session proved useless, after its callers had waited for it as long as for a dial.
-    pub(super) fn proved_useless(&mut self, group: usize, failure: &Failure<C>, now: Instant) {
-        self.wasted(now);
-        self.fail_covered(group, None, failure);
-    }
-
-    fn wasted(&mut self, now: Instant) {
-        self.note_failure(now);
-        self.actions.push_back(Action::Wasted);
     }
 
     /// Makes the plan anew and orders what it wants.
@@ -365,7 +306,7 @@ impl<C: Clone> OriginState<C> {
     }
 
     /// Whether one more session may serve one caller alone; they count among those that drain.
-    fn has_room_for_own(&self, group: usize) -> bool {
+    pub(super) fn has_room_for_own(&self, group: usize) -> bool {
         self.groups[group].draining < self.limits.max_sessions
     }
 
@@ -395,7 +336,13 @@ impl<C: Clone> OriginState<C> {
         learned.min(self.limits.streams_per_session).max(1)
     }
 
-    fn start_dial(&mut self, group: usize, runtime: RuntimeId, own: Option<WaiterId>, now: Instant) {
+    pub(super) fn start_dial(
+        &mut self,
+        group: usize,
+        runtime: RuntimeId,
+        own: Option<WaiterId>,
+        now: Instant,
+    ) {
         let generation = self.next_generation();
         let lone = self.goes_alone();
         let h1_only = self.plan.h1_only_until.is_some();
@@ -420,7 +367,7 @@ impl<C: Clone> OriginState<C> {
             .push_back(Action::Dial(DialOrder { id, runtime, h1_only }));
     }
 
-    fn dial_runtime(&self, id: DialId) -> Option<RuntimeId> {
+    pub(super) fn dial_runtime(&self, id: DialId) -> Option<RuntimeId> {
         let dial = self.dials.get(id.slot as usize);
         dial.filter(|dial| dial.generation == id.generation)
             .map(|dial| dial.runtime)
@@ -446,60 +393,6 @@ impl<C: Clone> OriginState<C> {
             counts.dialing -= 1;
         }
         Some(dial)
-    }
-
-    fn end_own(&mut self, waiter: WaiterId, end: DialEnd<C>, now: Instant) {
-        let Some(node) = self.waiters.get(waiter).filter(|_| !self.closed) else {
-            return;
-        };
-        let failure = match end {
-            DialEnd::Failed(cause) | DialEnd::H1Only(cause) => Failure::Dial(cause),
-            DialEnd::Aborted => Failure::Useless(Reason::Lost),
-        };
-        // Where the waiter has moved on to a runtime that lives, the dial is made again there.
-        let moved = node.runtime.filter(|_| matches!(failure, Failure::Useless(_)));
-        if let Some(runtime) = moved {
-            let (private, empty, soft) = (node.private, node.empty, node.soft);
-            let group = self.group_of(Caller {
-                runtime,
-                private,
-                empty,
-                soft,
-            });
-            if self.has_room_for_own(group) {
-                return self.start_dial(group, runtime, Some(waiter), now);
-            }
-        }
-        self.fail_one(waiter.slot, failure);
-    }
-
-    /// Those who wait for a session of their own fail with the pool's closing.
-    pub(super) fn fail_own_waiters(&mut self) {
-        let waiting: Vec<WaiterId> = self.dials.iter().filter_map(|(_, dial)| dial.own).collect();
-        for waiter in waiting {
-            let node = self.waiters.get(waiter);
-            if node.is_some_and(|node| matches!(node.status, Status::Queued)) {
-                self.fail_one(waiter.slot, Failure::Closed);
-            }
-        }
-    }
-
-    fn note_failure(&mut self, now: Instant) {
-        self.plan.failures = self.plan.failures.saturating_add(1);
-        let doublings = (self.plan.failures - 1).min(16);
-        let full = (self.limits.backoff_base * (1 << doublings)).min(self.limits.backoff_max);
-        let pause = full.mul_f64(0.5 + 0.5 * self.plan.random());
-        self.plan.retry_at = super::after(now, Some(pause));
-    }
-
-    /// Fails waiters that hung on what failed, unless a live session can still serve them.
-    fn fail_covered(&mut self, group: usize, count: Option<u32>, failure: &Failure<C>) {
-        let alive = |(_, session): (usize, &Session)| {
-            (session.group == group || session.group == SHARED) && session.can_serve()
-        };
-        if !self.sessions.iter().any(alive) {
-            self.fail_waiters(Some(group), count, failure);
-        }
     }
 
     /// A time between nine tenths of `age` and the whole, so that sessions opened together do not end together.

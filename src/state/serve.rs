@@ -107,6 +107,9 @@ impl<C: Clone> OriginState<C> {
             let now = self.advance(now);
             self.sessions[slot].idle_since = Some(now);
             self.arm(after(now, self.limits.idle_timeout));
+            if self.sessions[slot].retiring.is_some() {
+                self.arm(self.lull_until(slot));
+            }
         }
     }
 

@@ -6,7 +6,7 @@
 
 use std::time::Instant;
 
-use super::session::{Phase, Reason, Session};
+use super::session::{Phase, Reason};
 use super::{Failure, OriginState, after};
 
 impl<C: Clone> OriginState<C> {
@@ -113,7 +113,9 @@ impl<C: Clone> OriginState<C> {
             .idle_since
             .and_then(|since| after(since, self.limits.idle_timeout));
         let unused = session.phase == Phase::Active && session.firm() == 0 && session.parked == 0;
-        (unused && is_due(due, now) && !kept) || cfg!(h2pool_seed = "idle_unchecked")
+        let replaced = session.retiring.is_some() && self.queued == 0;
+        let past = replaced && is_due(self.lull_until(slot), now);
+        (unused && (past || (is_due(due, now) && !kept))) || cfg!(h2pool_seed = "idle_unchecked")
     }
 
     /// Finds when the session is next to be looked at.
@@ -126,19 +128,27 @@ impl<C: Clone> OriginState<C> {
                 session.useful_by,
                 session.probe_by,
                 session.expires_at,
-                self.idle_check(session),
+                self.idle_check(slot),
             ],
         };
         dues.into_iter().for_each(|due| self.arm(due));
     }
 
-    /// When to see whether a session has idled out. One that is kept is looked at again after as long.
-    fn idle_check(&self, session: &Session) -> Option<Instant> {
-        let due = after(session.idle_since?, self.limits.idle_timeout)?;
+    /// When to see whether a session has idled out, or has nothing left to be replaced for. One that is kept is looked at
+    /// again after as long.
+    fn idle_check(&self, slot: usize) -> Option<Instant> {
+        let session = &self.sessions[slot];
+        let (timeout, due) = match session.retiring {
+            Some(_) => (Some(self.limits.lull()), self.lull_until(slot)?),
+            None => {
+                let timeout = self.limits.idle_timeout;
+                (timeout, after(session.idle_since?, timeout)?)
+            }
+        };
         if due > self.now {
             Some(due)
         } else {
-            after(self.now, self.limits.idle_timeout)
+            after(self.now, timeout)
         }
     }
 }

@@ -175,6 +175,40 @@ fn the_right_to_dial_passes_on() {
 }
 
 #[test]
+fn a_wait_that_moves_to_another_runtime_goes_on_there() {
+    // P13, P36: polled first on a runtime that then ends, with the dial and the timers that were made there.
+    for (first, second) in [
+        (single as fn() -> Runtime, single as fn() -> Runtime),
+        (single, multi),
+        (multi, single),
+        (multi, multi),
+    ] {
+        let (connector, mut listener) = pair::<Origin>();
+        let pool = H2Pool::builder().connector(connector).build().unwrap();
+        let mut request = tokio_test::task::spawn(pool.request(get(uri("https://a/"))));
+        let (dying, living) = (first(), second());
+        let dial = dying.block_on(async {
+            assert!(request.poll().is_pending());
+            within("a dial", listener.accept()).await.unwrap()
+        });
+        dying.shutdown_timeout(Duration::from_secs(5));
+        assert!(dial.is_abandoned());
+        living.block_on(async {
+            let serving = tokio::spawn(async move {
+                let dial = within("another dial", listener.accept()).await.unwrap();
+                let mut peer = Peer::new(dial.accept(Version::HTTP_2));
+                peer.handshake(&streams(1)).await;
+                peer.answer_one(b"ok").await.unwrap();
+                peer
+            });
+            let response = within("the response", request.into_inner()).await.unwrap();
+            assert_eq!(read(response).await.unwrap().body, "ok");
+            drop(join(serving).await);
+        });
+    }
+}
+
+#[test]
 fn sessions_of_several_threads_serve_everybody_and_those_of_one_only_their_own() {
     // P5, P36
     let server = Server::builder().start_on_own_thread();

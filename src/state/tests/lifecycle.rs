@@ -228,6 +228,7 @@ fn an_idle_worn_session_ends_without_a_replacement() {
     // P17
     let mut bench = Bench::new(|_| {});
     let session = bench.serving(2);
+    bench.pass(secs(1));
     bench.run(|state, now| state.handle_worn(session, now));
     assert_eq!(bench.closed, [(session, Reason::Worn)]);
     assert!(bench.dials.is_empty());

@@ -98,6 +98,35 @@ fn an_old_session_is_replaced_and_its_age_is_jittered() {
 }
 
 #[test]
+fn a_session_that_comes_of_age_between_two_requests_is_replaced_first() {
+    // P17: traffic flows, though nothing runs at that very moment.
+    for ends in [false, true] {
+        let mut bench = Bench::new(|limits| (limits.max_age, limits.max_sessions) = (Some(secs(100)), 1));
+        let old = bench.serving(2);
+        while bench.dials.is_empty() {
+            assert_eq!(bench.take(), old);
+            bench.release(old);
+            bench.pass(ms(700));
+        }
+        assert!(bench.closed.is_empty());
+        if ends {
+            // Nobody comes any more: what is dialed for nobody is not waited for.
+            bench.pass(secs(1));
+            assert_eq!(bench.closed, [(old, Reason::Age)]);
+            bench.fail("refused");
+            bench.pass(secs(200));
+            assert!(bench.dials.is_empty());
+        } else {
+            assert_eq!(bench.take(), old, "it works on");
+            let new = bench.open(2);
+            bench.release(old);
+            assert_eq!(bench.closed, [(old, Reason::Age)]);
+            assert_eq!(bench.take(), new);
+        }
+    }
+}
+
+#[test]
 fn nobody_is_sent_to_a_session_that_the_same_moment_ends() {
     // P16, P19: its pause is over, and its probe went unanswered.
     let mut bench = Bench::new(|limits| limits.max_sessions = 1);
