@@ -5,6 +5,7 @@
 
 mod acquire;
 mod bench;
+mod books;
 mod endings;
 mod groups;
 mod lifecycle;
