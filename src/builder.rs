@@ -114,6 +114,7 @@ impl<O: Key> Builder<O> {
                 tls: self.tls,
                 prior_knowledge: self.config.http2_prior_knowledge,
                 blocking_threads: self.config.blocking_threads,
+                connect_timeout: self.config.connect_timeout,
             })?,
         };
         Ok(Core::new(self.config, connector, self.fallback))

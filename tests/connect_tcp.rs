@@ -149,6 +149,38 @@ async fn ipv4_serves_where_ipv6_leads_nowhere() {
     }
 }
 
+/// A listener whose queue is full, so that nobody connects any more; with what fills it.
+#[cfg(target_os = "linux")]
+async fn deaf(ip: impl Into<IpAddr>) -> (TcpListener, Vec<std::net::TcpStream>) {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind(addr(ip)).unwrap();
+    let listener = socket.listen(1).unwrap();
+    let address = listener.local_addr().unwrap();
+    let fill = move || std::net::TcpStream::connect_timeout(&address, Duration::from_millis(50));
+    let queue = spawn_blocking(move || std::iter::from_fn(|| fill().ok()).take(64).collect());
+    (listener, queue.await.unwrap())
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn an_address_that_swallows_packets_leaves_time_for_the_next() {
+    // P38, RFC 8305: of the same family, too.
+    let (silent, _queue) = deaf(LOOPBACK).await;
+    let second = IpAddr::from([127, 0, 0, 2]);
+    let port = silent.local_addr().unwrap().port();
+    let listener = TcpListener::bind((second, port)).await.unwrap();
+    let origin = Origin::http("two.test", port).unwrap();
+    let tcp = TcpConnector::new()
+        .connect_timeout(Some(Duration::from_millis(100)))
+        .resolver(move |_| Ok(vec![addr(LOOPBACK), addr(second)]));
+    let connection = dial(&tcp, &origin, Offer::Any).await.unwrap();
+    assert_eq!(connection.peer(), listener.local_addr().ok());
+
+    let alone = tcp.resolver(|_| Ok(vec![addr(LOOPBACK)]));
+    let error = dial(&alone, &origin, Offer::Any).await.unwrap_err();
+    assert!(error.is_connect() && error.is_timeout(), "{error:?}");
+}
+
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn the_local_address_is_bound() {

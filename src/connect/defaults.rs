@@ -1,6 +1,7 @@
 //! The connector of a pool that was given none.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::ErasedConnect;
 use crate::error::Error;
@@ -19,6 +20,8 @@ pub(crate) struct Defaults {
     pub(crate) prior_knowledge: bool,
     /// How many name look-ups run at once.
     pub(crate) blocking_threads: usize,
+    /// The pool's, for the whole dial.
+    pub(crate) connect_timeout: Duration,
 }
 
 /// TLS over TCP with the feature `tls`, plain TCP with `tcp` alone.
@@ -37,10 +40,12 @@ fn build<O: Key>(defaults: Defaults) -> Result<Arc<dyn ErasedConnect<O>>, Error>
         tls,
         prior_knowledge,
         blocking_threads,
+        connect_timeout,
     } = defaults;
     let tcp = super::TcpConnector::new()
         .http2_prior_knowledge(prior_knowledge)
-        .blocking_threads(blocking_threads);
+        .blocking_threads(blocking_threads)
+        .connect_timeout(Some(connect_timeout * 4 / 5));
     let tls = match tls {
         Some(config) => super::TlsConnector::new(config),
         None => super::TlsConnector::platform(),
@@ -53,10 +58,12 @@ fn build<O: Key>(defaults: Defaults) -> Result<Arc<dyn ErasedConnect<O>>, Error>
     let Defaults {
         prior_knowledge,
         blocking_threads,
+        connect_timeout,
     } = defaults;
     let tcp = super::TcpConnector::new()
         .http2_prior_knowledge(prior_knowledge)
-        .blocking_threads(blocking_threads);
+        .blocking_threads(blocking_threads)
+        .connect_timeout(Some(connect_timeout * 4 / 5));
     Ok(super::erase(tcp))
 }
 
@@ -65,6 +72,7 @@ fn build<O: Key>(defaults: Defaults) -> Result<Arc<dyn ErasedConnect<O>>, Error>
     let Defaults {
         prior_knowledge: _,
         blocking_threads: _,
+        connect_timeout: _,
     } = defaults;
     Err(Error::config(
         "this build has no connector of its own: enable the feature `tls` (or `tcp`), or give the builder a \
@@ -85,6 +93,7 @@ mod tests {
             tls: None,
             prior_knowledge: false,
             blocking_threads: 200,
+            connect_timeout: Duration::from_secs(10),
         };
         let made = default_connector::<Origin>(defaults);
         if cfg!(feature = "tcp") {
