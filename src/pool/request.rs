@@ -119,7 +119,7 @@ impl<O: Key> Exchange<O> {
                 }
                 Failure::NeedsH1(error) => {
                     self.entry.core.wants_h1(&self.entry.key, self.authenticated);
-                    Box::pin(self.replay(error, false, &mut replays)).await?;
+                    Box::pin(self.turn_to_h1(error, &mut replays)).await?;
                     if self.entry.core.fallback.is_some() {
                         return Box::pin(self.fall_back()).await;
                     }
@@ -174,11 +174,7 @@ impl<O: Key> Exchange<O> {
 
     /// Makes the request ready to be sent again, or says why it cannot be.
     async fn replay(&mut self, error: Error, blameless: bool, replays: &mut usize) -> Result<(), Error> {
-        let error = self.entry.name(error);
-        if !self.rewind() {
-            tracing::debug!(target: "h2pool", error = %Chain(&error), kind = error.kind_name(), "not replayed: the body was consumed");
-            return Err(error);
-        }
+        let error = self.rewind_or(error)?;
         let max = self.entry.core.config.max_replays;
         let spared = blameless && self.spared < SPARED && (max > 0 || !error.is_goaway());
         if spared {
@@ -191,13 +187,46 @@ impl<O: Key> Exchange<O> {
         if *replays >= max {
             return Err(error);
         }
+        self.again(&error, replays).await;
+        Ok(())
+    }
+
+    /// The server wants HTTP/1.1 for the request (P26). That is no replay that `max_replays` could forbid; it bounds how
+    /// often a connector may answer in HTTP/2 all the same.
+    async fn turn_to_h1(&mut self, error: Error, replays: &mut usize) -> Result<(), Error> {
+        let core = self.entry.core.clone();
+        let error = self.rewind_or(error)?;
+        if !core.speaks_h1() && core.fallback.is_none() {
+            return Err(self.entry.name(h1_only().with_source(error)));
+        }
+        if *replays >= core.config.max_replays.max(1) {
+            let message = "the server wants HTTP/1.1 for the request, and the connector has none";
+            let error = Error::new(Kind::H1Only, message).with_source(error);
+            return Err(self.entry.name(error));
+        }
+        self.again(&error, replays).await;
+        Ok(())
+    }
+
+    /// The error with its origin's name, or as a failure where the body was consumed.
+    fn rewind_or(&mut self, error: Error) -> Result<Error, Error> {
+        let error = self.entry.name(error);
+        if self.rewind() {
+            return Ok(error);
+        }
+        tracing::debug!(target: "h2pool", error = %Chain(&error), kind = error.kind_name(), "not replayed: the body was consumed");
+        Err(error)
+    }
+
+    /// One more replay, after a pause from the second one on.
+    async fn again(&mut self, error: &Error, replays: &mut usize) {
         *replays += 1;
         self.entry.tally.replayed();
         tracing::debug!(
             target: "h2pool",
             origin = %self.entry.key.origin(),
             replay = *replays,
-            error = %Chain(&error),
+            error = %Chain(error),
             kind = error.kind_name(),
             "replayed"
         );
@@ -206,7 +235,6 @@ impl<O: Key> Exchange<O> {
             let jitter = 0.5 + 0.5 * self.entry.core.random();
             tokio::time::sleep((REPLAY_PAUSE * (1 << doublings)).mul_f64(jitter)).await;
         }
-        Ok(())
     }
 
     fn rewind(&mut self) -> bool {

@@ -51,8 +51,8 @@ pub(super) fn before_response(
         return Failure::Failed(error);
     }
     let error = error.with_unprocessed(true);
-    // A time limit that ended the session was the request's, too.
-    if error.is_timeout() || error.is_keep_alive_timeout() {
+    // A time limit that ended the session was the request's, too; and some ends another session would meet again.
+    if error.is_timeout() || !error.is_transient() {
         return Failure::Failed(error);
     }
     Failure::Unprocessed {
@@ -117,7 +117,7 @@ pub(super) fn trailers_cut(violation: Violation) -> Error {
 fn describe(control: &Control, violation: Option<Violation>, error: h2::Error) -> Error {
     if connection_over(&error) {
         if let Some(cause) = control.cause() {
-            return cause.clone();
+            return cause.clone().with_unprocessed(false);
         }
         if let Some(violation) = control.meter.violation() {
             return session_over_bound(violation);

@@ -3,6 +3,7 @@
 use std::error::Error as _;
 use std::time::Duration;
 
+use h2pool::connect::TcpConnector;
 use h2pool::{Error, H2Pool};
 
 use crate::support::peer::code;
@@ -106,4 +107,17 @@ async fn one_failed_dial_is_one_cause_for_all() {
         let address = |error: &Error| std::ptr::from_ref(error.source().unwrap()).cast::<()>();
         assert_eq!(address(error), address(&causes[0]));
     }
+}
+
+#[tokio::test]
+async fn what_the_connector_cannot_do_is_no_failure_of_the_network() {
+    // P22, P41: nothing that a retry could mend.
+    let builder = H2Pool::builder().connector(TcpConnector::new());
+    let error = builder.build().unwrap().request(get(uri("https://a/"))).await;
+    let error = error.unwrap_err();
+    assert!(
+        error.is_config() && error.is_unprocessed() && !error.is_transient(),
+        "{error:?}"
+    );
+    assert_eq!(error.origin(), Some("https://a:443"));
 }

@@ -1,5 +1,6 @@
 //! Origins that speak only HTTP/1.1, and the memory of them (P24–P28).
 
+use std::error::Error as _;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -245,6 +246,37 @@ async fn a_stream_that_needs_http1_gets_it() {
         let next = join(fetch(&pool, get(uri("https://a/")))).await.unwrap();
         assert_eq!(next.info.unwrap().version(), Version::HTTP_11);
         peer.until_closed().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_no_connector_has_http1_the_error_says_so() {
+    // P26: this one answers in HTTP/2, whatever it is asked for; and that is no replay.
+    for replays in [0, 3] {
+        let (pool, mut net) = net(H2Pool::builder().max_replays(replays));
+        let request = fetch(&pool, post(uri("https://a/"), "a body"));
+        let server = tokio::spawn(async move {
+            let mut asked = Vec::new();
+            while let Some(dial) = net.next_dial().await {
+                asked.push(dial.offer());
+                let mut peer = Peer::new(dial.accept(Version::HTTP_2));
+                peer.handshake(&streams(10)).await;
+                let stream = peer.next_request().await.head.stream;
+                peer.send_rst(stream, code::HTTP_1_1_REQUIRED).await;
+                peer.until_closed().await;
+            }
+            asked
+        });
+        let error = join(request).await.unwrap_err();
+        assert!(
+            error.is_h1_only() && error.is_unprocessed() && !error.is_transient(),
+            "{error:?}"
+        );
+        assert!(error.source().unwrap().to_string().contains("HTTP_1_1_REQUIRED"));
+        drop(pool);
+        let asked = join(server).await;
+        assert!((2..=4).contains(&asked.len()), "{asked:?}");
+        assert_eq!(asked[1], Offer::H1);
     }
 }
 
