@@ -133,7 +133,7 @@ impl Origin {
             (Some(port), _) => port,
             (None, None | Some("" | ":")) => default,
             (None, Some(port)) => {
-                let message = format!("the port `{port}` of `{authority}` is not in 0..=65535");
+                let message = format!("the port `{port}` of `{host}` is not in 0..=65535");
                 return Err(Error::config(message));
             }
         };

@@ -74,6 +74,8 @@ impl<O: Key> H2Pool<O> {
     /// Sends a request to the origin of its URI and returns the response once its headers are here.
     ///
     /// The URI is absolute (`https://example.com/path`). 3xx responses, cookies and encodings are returned as they are.
+    /// Trailers of the request are sent as they come over HTTP/2; over HTTP/1.1 those that its `trailer` header names
+    /// (RFC 9110 §6.6.2).
     ///
     /// Unlike that of `oneshot`, the future does not name the body's type: it can be awaited in a block that is spawned
     /// also where the body's error is a `Box<dyn Error + Send + Sync>`.

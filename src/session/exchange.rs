@@ -16,7 +16,7 @@ use h2::client::ResponseFuture;
 use h2::{RecvStream, SendStream};
 use http::header::CONTENT_LENGTH;
 use http::request::Parts;
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 
 use super::body::Body;
 use super::bound::{Bound, late_headers};
@@ -86,7 +86,7 @@ pub(crate) async fn send(
     let mut patient = Bound::new(patience.header);
     let answer = poll_fn(|cx| poll_response(&mut pending, body, tunnel, &mut patient, cx)).await;
     match answer {
-        Ok(Ok(response)) => Ok(deliver(pending, response, body)),
+        Ok(Ok(response)) => Ok(deliver(pending, response, body, &parts.method)),
         Ok(Err(error)) => Err(failed(pending, error, early)),
         Err(error) => Err(Failure::Failed(error)),
     }
@@ -204,6 +204,7 @@ fn deliver(
     mut pending: Pending,
     response: Response<RecvStream>,
     body: &mut Option<Outgoing>,
+    method: &Method,
 ) -> Response<Body> {
     // A body that was sent whole stays with the caller, who may have to send it again (P23).
     let upload = pending
@@ -219,7 +220,7 @@ fn deliver(
         slot.report(Observer::answered);
     }
     let info = control.info(reused);
-    let length = content_length(response.headers());
+    let length = body_length(&response, method);
     let mut response = response.map(|incoming| match upload {
         None => Body::h2(incoming, Upstream::Done(tail), length),
         Some((upload, outgoing)) => {
@@ -233,19 +234,50 @@ fn deliver(
     response
 }
 
-fn content_length(headers: &HeaderMap) -> Option<u64> {
+/// The length of a response's body, where the head tells: not of one that has none (RFC 9110 §8.6).
+fn body_length(response: &Response<RecvStream>, method: &Method) -> Option<u64> {
+    let bodyless = *method == Method::HEAD
+        || matches!(
+            response.status(),
+            StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
+        );
+    content_length(response.headers()).filter(|_| !bodyless)
+}
+
+pub(super) fn content_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 /// The rest of an upload, after the response's headers. Its error shows in the response's body: the stream is reset.
-async fn finish_upload(mut upload: Upload, mut body: Outgoing, tail: Arc<Tail>) {
+async fn finish_upload(upload: Upload, mut body: Outgoing, tail: Arc<Tail>) {
     body.let_go();
-    match poll_fn(|cx| upload.poll(&mut body, cx)).await {
-        Ok(()) | Err(Cut::Theirs) => drop(upload),
-        Err(Cut::Ours(error)) => {
-            tail.set_cut(error);
+    let mut rest = Rest {
+        upload: Some(upload),
+        tail,
+    };
+    let end = poll_fn(|cx| match &mut rest.upload {
+        Some(upload) => upload.poll(&mut body, cx),
+        None => Poll::Ready(Ok(())),
+    });
+    match end.await {
+        Ok(()) | Err(Cut::Theirs) => rest.upload = None,
+        Err(Cut::Ours(error)) => rest.tail.set_cut(error),
+    }
+}
+
+/// An upload that outlives the response's head. Dropped before its end (its task was aborted, its body panicked, the
+/// runtime ended), the stream is reset: a server must not wait for what will never come.
+struct Rest {
+    upload: Option<Upload>,
+    tail: Arc<Tail>,
+}
+
+impl Drop for Rest {
+    fn drop(&mut self) {
+        if let Some(upload) = self.upload.take() {
+            let message = "the request body panicked, or the runtime that sent it has ended";
+            self.tail.set_cut(Error::new(Kind::Body, message));
             upload.reset();
         }
     }
-    drop(tail);
 }

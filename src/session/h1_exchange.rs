@@ -18,11 +18,11 @@ use hyper::client::conn::TrySendError;
 use super::alive::runtime_ended;
 use super::body::Body;
 use super::bound::{Bound, late_headers};
-use super::exchange::Patience;
+use super::exchange::{Patience, content_length};
 use super::h1::{H1, H1Control, Returned};
 use super::h1_body::H1Body;
+use super::h1_head;
 use super::h1_upload::{Progress, Upload};
-use super::head;
 use super::link::{Failure, Observer, Occupied};
 use super::outgoing::Outgoing;
 use crate::error::{Error, Kind};
@@ -67,7 +67,8 @@ pub(crate) async fn send(
     body: &mut Option<Outgoing>,
     patience: Patience,
 ) -> Result<Response<Body>, Failure> {
-    let mut request = head::for_h1(parts, body.is_none()).map_err(Failure::Failed)?;
+    let mut request = h1_head::for_h1(parts, body.as_ref().map_or(Some(0), Outgoing::exact_size))
+        .map_err(Failure::Failed)?;
     let Some(mut sender) = session.control.take_sender() else {
         // The session is about to be reported as ended; until then nobody else is to be granted this slot.
         session.control.give_back(Returned { sender: None, slot });
@@ -75,7 +76,8 @@ pub(crate) async fn send(
     };
     bound_interim(&mut request, &session.control);
     session.control.set_write_timeout(patience.write);
-    let (upload, progress) = Upload::new(body.take());
+    let length = content_length(request.headers());
+    let (upload, progress) = Upload::new(body.take(), length);
     let answer = sender.try_send_request(request.map(|()| upload));
     let tail = Tail {
         session,

@@ -10,11 +10,14 @@ use futures_util::task::AtomicWaker;
 use http_body::{Body, Frame, SizeHint};
 
 use super::outgoing::Outgoing;
-use crate::error::Error;
+use super::upload::wrong_length;
+use crate::error::{Error, Kind};
 
 /// The body that hyper polls. hyper drops it when the request half is over.
 pub(super) struct Upload {
     body: Option<Outgoing>,
+    /// Bytes still to come, where `content-length` says. hyper sends no more than these, whatever comes.
+    left: Option<u64>,
     progress: Arc<Progress>,
 }
 
@@ -27,11 +30,13 @@ pub(super) struct Progress {
 }
 
 impl Upload {
-    pub(super) fn new(body: Option<Outgoing>) -> (Self, Arc<Progress>) {
+    /// `length` is what `content-length` says.
+    pub(super) fn new(body: Option<Outgoing>, length: Option<u64>) -> (Self, Arc<Progress>) {
         let progress = Arc::<Progress>::default();
         (
             Self {
                 body,
+                left: length,
                 progress: progress.clone(),
             },
             progress,
@@ -78,7 +83,14 @@ impl Body for Upload {
         };
         // The head is on its way: nothing of this will be sent again.
         body.let_go();
-        let step = body.poll_frame(cx);
+        let mut step = body.poll_frame(cx);
+        if let (Some(left), Poll::Ready(Some(Ok(frame)))) = (&mut this.left, &step) {
+            let size = frame.data_ref().map_or(0, |data| data.len() as u64);
+            match left.checked_sub(size) {
+                Some(rest) => *left = rest,
+                None => step = Poll::Ready(Some(Err(wrong_length("longer")))),
+            }
+        }
         if let Poll::Ready(Some(Err(error))) = &step {
             let _ = this.progress.failed.set(error.clone());
         }
@@ -99,6 +111,11 @@ impl Body for Upload {
 
 impl Drop for Upload {
     fn drop(&mut self) {
+        // In the session's task: the caller is to hear of it, too.
+        if std::thread::panicking() {
+            let failed = Error::new(Kind::Body, "the request body panicked");
+            let _ = self.progress.failed.set(failed);
+        }
         self.progress.over.store(true, Ordering::Release);
         self.progress.waker.wake();
     }

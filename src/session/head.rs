@@ -1,7 +1,8 @@
-//! The request head as HTTP/2 wants it (RFC 9113 §8.2.2, §8.3.1), and as HTTP/1.1 does (RFC 9112 §3.2).
+//! The request head as HTTP/2 wants it (RFC 9113 §8.2.2, §8.3.1).
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
+use http::uri::Authority;
 use http::{Method, Request, Uri, Version};
 
 use crate::error::Error;
@@ -72,15 +73,31 @@ pub(crate) fn for_h2(parts: &Parts, body_size: Option<u64>) -> Result<Request<()
     Ok(request)
 }
 
-/// A request without a body must not promise one; what is sent of a body is checked while it is sent.
-fn check_length(headers: &HeaderMap, body_size: Option<u64>) -> Result<(), Error> {
-    let promised = headers
-        .get(header::CONTENT_LENGTH)
-        .is_some_and(|length| length.as_bytes() != b"0");
-    if promised && body_size == Some(0) {
-        return Err(Error::config("the request has a `content-length` and no body"));
+/// A request must not promise another length than its body is known to have; where that is not known, it is checked
+/// while it is sent.
+pub(super) fn check_length(headers: &HeaderMap, body_size: Option<u64>) -> Result<(), Error> {
+    let mut promised = None;
+    for value in headers.get_all(header::CONTENT_LENGTH) {
+        let length = length(value)
+            .filter(|length| promised.is_none_or(|promised| promised == *length))
+            .ok_or_else(|| Error::config("the request's `content-length` is not one number"))?;
+        promised = Some(length);
     }
-    Ok(())
+    match (promised, body_size) {
+        (Some(1..), Some(0)) => Err(Error::config("the request has a `content-length` and no body")),
+        (Some(promised), Some(size)) if promised != size => Err(Error::config(format!(
+            "the request's `content-length` is {promised}, and its body has {size} bytes"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// The value of a `content-length` (RFC 9110 §8.6).
+fn length(value: &HeaderValue) -> Option<u64> {
+    let digits = value.to_str().ok()?;
+    // A sign would be parsed, too.
+    let number = digits.bytes().all(|byte| byte.is_ascii_digit());
+    digits.parse().ok().filter(|_| number)
 }
 
 /// Whether the request opens a tunnel (RFC 9110 §9.3.6): its body does not end before the response comes.
@@ -98,76 +115,21 @@ pub(crate) fn is_extended_connect(request: &Request<()>) -> bool {
     request.extensions().get::<h2::ext::Protocol>().is_some()
 }
 
-/// The head of one attempt over HTTP/1.1: origin-form, or authority-form for CONNECT, and a `host`, which comes first.
-/// What hyper's own extensions say stays; how long a body is, hyper tells.
-#[cfg(feature = "http1")]
-pub(crate) fn for_h1(parts: &Parts, empty: bool) -> Result<Request<()>, Error> {
-    if parts.extensions.get::<Protocol>().is_some() {
-        return Err(Error::config(
-            "extended CONNECT (RFC 8441) needs HTTP/2, and the server speaks HTTP/1.1",
-        ));
+/// The authority without user and password, which are nobody's but the caller's (RFC 9113 §8.3.1).
+pub(super) fn without_user(authority: &Authority) -> Result<Authority, Error> {
+    match authority.as_str().rsplit_once('@') {
+        None => Ok(authority.clone()),
+        Some((_, host)) => host
+            .parse()
+            .map_err(|error| Error::config("the request URI is not usable").with_source(error)),
     }
-    let connect = parts.method == Method::CONNECT;
-    let mut headers = HeaderMap::with_capacity(parts.headers.len() + 2);
-    if !parts.headers.contains_key(header::HOST) {
-        headers.insert(header::HOST, host(&parts.uri, connect)?);
-    }
-    headers.extend(parts.headers.clone());
-    if empty {
-        add_length(&parts.method, &mut headers, Some(0));
-    }
-    let mut request = Request::new(());
-    *request.method_mut() = parts.method.clone();
-    *request.uri_mut() = if connect {
-        authority_form(&parts.uri)?
-    } else {
-        origin_form(&parts.uri)
-    };
-    *request.version_mut() = Version::HTTP_11;
-    *request.headers_mut() = headers;
-    *request.extensions_mut() = parts.extensions.clone();
-    Ok(request)
-}
-
-#[cfg(feature = "http1")]
-fn origin_form(uri: &Uri) -> Uri {
-    let path = uri.path_and_query().cloned();
-    path.map_or_else(|| Uri::from_static("/"), Uri::from)
-}
-
-#[cfg(feature = "http1")]
-fn authority_form(uri: &Uri) -> Result<Uri, Error> {
-    let authority = uri.authority().cloned();
-    authority
-        .map(Uri::from)
-        .ok_or_else(|| Error::config("the URI of a CONNECT request needs a host and a port"))
-}
-
-/// The authority without user and password and, except for CONNECT, without the scheme's own port.
-#[cfg(feature = "http1")]
-fn host(uri: &Uri, connect: bool) -> Result<HeaderValue, Error> {
-    let Some(authority) = uri.authority() else {
-        return Err(Error::config(
-            "the request has neither a `host` header nor a URI with a host",
-        ));
-    };
-    let usual = match uri.scheme_str() {
-        Some("https") => Some(443),
-        Some("http") => Some(80),
-        _ => None,
-    };
-    let host = match authority.port_u16() {
-        Some(port) if connect || Some(port) != usual => format!("{}:{port}", authority.host()),
-        _ => authority.host().to_owned(),
-    };
-    HeaderValue::try_from(host)
-        .map_err(|error| Error::config("the request URI is not usable").with_source(error))
 }
 
 /// `host`, where it is given, is the `:authority`; a plain CONNECT has neither scheme nor path.
 fn target(parts: &Parts, host: Option<HeaderValue>) -> Result<Uri, Error> {
     let plain_connect = parts.method == Method::CONNECT && parts.extensions.get::<Protocol>().is_none();
-    if host.is_none() && !plain_connect && parts.uri.path_and_query().is_some() {
+    let has_user = parts.uri.authority().is_some_and(|it| it.as_str().contains('@'));
+    if host.is_none() && !plain_connect && !has_user && parts.uri.path_and_query().is_some() {
         return Ok(parts.uri.clone());
     }
     let mut uri = parts.uri.clone().into_parts();
@@ -177,6 +139,7 @@ fn target(parts: &Parts, host: Option<HeaderValue>) -> Result<Uri, Error> {
             Error::config("the `host` header is not a valid authority").with_source(error)
         })?);
     }
+    uri.authority = uri.authority.as_ref().map(without_user).transpose()?;
     if plain_connect {
         (uri.scheme, uri.path_and_query) = (None, None);
     } else if uri.path_and_query.is_none() {
@@ -217,7 +180,7 @@ fn hide(headers: &mut HeaderMap) {
     }
 }
 
-fn add_length(method: &Method, headers: &mut HeaderMap, size: Option<u64>) {
+pub(super) fn add_length(method: &Method, headers: &mut HeaderMap, size: Option<u64>) {
     let meaningful = matches!(*method, Method::POST | Method::PUT | Method::PATCH);
     // What a tunnel carries is no content (RFC 9110 §9.3.6).
     let size = size.filter(|_| *method != Method::CONNECT);
@@ -230,6 +193,8 @@ fn add_length(method: &Method, headers: &mut HeaderMap, size: Option<u64>) {
 
 #[cfg(test)]
 mod tests {
+    #[cfg(feature = "http1")]
+    use super::super::h1_head;
     use super::*;
 
     fn head(request: http::request::Builder, size: Option<u64>) -> Request<()> {
@@ -274,43 +239,57 @@ mod tests {
         );
     }
 
-    #[cfg(feature = "http1")]
     #[test]
-    fn over_http1_the_target_is_origin_form_and_host_is_there() {
-        // P28, P45
-        let head = |request: http::request::Builder| for_h1(&request.body(()).unwrap().into_parts().0, true);
-        let sent = head(
-            Request::post("https://u:p@a:443/x?y")
-                .header("b", "1")
-                .header("b", "2"),
-        )
-        .unwrap();
-        assert_eq!(
-            (sent.uri().to_string().as_str(), sent.version()),
-            ("/x?y", Version::HTTP_11)
-        );
-        assert_eq!(sent.headers().keys().next(), Some(&header::HOST));
-        assert_eq!(sent.headers()["host"], "a");
-        assert_eq!(sent.headers()["content-length"], "0");
-        assert_eq!(sent.headers().get_all("b").iter().count(), 2);
-        assert_eq!(
-            head(Request::get("http://a:443/")).unwrap().headers()["host"],
-            "a:443"
-        );
-        assert_eq!(
-            head(Request::get("http://[::1]:80")).unwrap().headers()["host"],
-            "[::1]"
-        );
-        let given = head(Request::get("/only").header("host", "b")).unwrap();
-        assert_eq!((given.uri().path(), given.headers().len()), ("/only", 1));
-        let connect = head(Request::connect("https://a:443/x")).unwrap();
-        assert_eq!(
-            (connect.uri().to_string().as_str(), &connect.headers()["host"]),
-            ("a:443", &"a:443".parse().unwrap())
-        );
-        let extended = Request::connect("https://a/chat").extension(Protocol::from_static("websocket"));
-        for refused in [Request::get("/nowhere"), Request::connect("/nowhere"), extended] {
-            assert!(head(refused).unwrap_err().is_config());
+    fn user_and_password_stay_at_home() {
+        // P32, RFC 9113 §8.3.1
+        let sent = head(Request::get("https://u:p@a:8443/x"), None);
+        assert_eq!(sent.uri(), "https://a:8443/x");
+        let sent = head(Request::get("https://a/x").header("host", "u:p@b"), None);
+        assert_eq!(sent.uri(), "https://b/x");
+        let sent = head(Request::connect("u@a:443"), None);
+        assert_eq!(sent.uri(), "a:443");
+    }
+
+    #[test]
+    fn a_length_that_is_not_the_bodys_is_never_sent() {
+        // P31, P32
+        let with = |lengths: &[&str], size| {
+            let request = lengths
+                .iter()
+                .fold(Request::put("https://a/"), |request, length| {
+                    request.header("content-length", *length)
+                });
+            let parts = request.body(()).unwrap().into_parts().0;
+            let sent = for_h2(&parts, size);
+            #[cfg(feature = "http1")]
+            assert_eq!(
+                h1_head::for_h1(&parts, size).is_ok(),
+                sent.is_ok(),
+                "{lengths:?}, {size:?}"
+            );
+            sent
+        };
+        for (lengths, size) in [
+            (&["5"][..], Some(0)),
+            (&["5"], Some(4)),
+            (&["0"], Some(1)),
+            (&["5", "6"], None),
+            (&["+5"], Some(5)),
+            (&["5, 5"], Some(5)),
+            (&[""], None),
+        ] {
+            assert!(
+                with(lengths, size).unwrap_err().is_config(),
+                "{lengths:?}, {size:?}"
+            );
+        }
+        for (lengths, size) in [
+            (&["5"][..], Some(5)),
+            (&["5"], None),
+            (&["0"], Some(0)),
+            (&["5", "5"], Some(5)),
+        ] {
+            assert!(with(lengths, size).is_ok(), "{lengths:?}, {size:?}");
         }
     }
 

@@ -19,6 +19,8 @@ mod h1_body;
 mod h1_driver;
 #[cfg(feature = "http1")]
 mod h1_exchange;
+#[cfg(feature = "http1")]
+mod h1_head;
 #[cfg(all(test, feature = "http1"))]
 mod h1_tests;
 #[cfg(feature = "http1")]

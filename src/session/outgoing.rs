@@ -133,6 +133,8 @@ impl Outgoing {
             (None, None) => 0,
         };
         match self.keep {
+            // Nothing is nothing the second time, too.
+            Some(_) if size == 0 && frame.is_data() => {}
             Some(limit) if self.kept_bytes.saturating_add(size) <= limit => {
                 self.kept_bytes += size;
                 match (frame.data_ref(), frame.trailers_ref()) {
@@ -220,6 +222,15 @@ mod tests {
         body.let_go();
         assert_eq!(frames(&mut body), [vec![7; 2], vec![7; 3]]);
         assert!(!body.rewind());
+    }
+
+    #[test]
+    fn frames_without_bytes_are_not_kept() {
+        // P21: they would be without bound
+        let mut body = Outgoing::new(chunks(&[0, 1, 0, 0, 2]), 64).unwrap();
+        assert_eq!(frames(&mut body).len(), 5);
+        assert!(body.rewind());
+        assert_eq!(frames(&mut body), [vec![7; 1], vec![7; 2]]);
     }
 
     #[test]

@@ -20,6 +20,8 @@ use crate::error::{Error, Kind};
 
 /// Bytes of the connection's window that one stream asks for at a time.
 const SHARE: usize = 64 * 1024;
+/// Frames and parts of frames in one poll; then others have their turn: the response, and the tasks beside this one.
+const TURN: usize = 128;
 
 /// The sending half of a stream.
 pub(super) struct Upload {
@@ -73,7 +75,7 @@ impl Upload {
     }
 
     fn poll_inner(&mut self, body: &mut Outgoing, cx: &mut Context<'_>) -> Poll<Result<(), Cut>> {
-        loop {
+        for _ in 0..TURN {
             if !self.chunk.is_empty() {
                 if ready!(self.poll_chunk(cx, body.is_end_stream()))? {
                     return Poll::Ready(Ok(()));
@@ -101,6 +103,8 @@ impl Upload {
                 }
             }
         }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     /// The next chunk; not more than was promised.
@@ -166,7 +170,8 @@ impl Upload {
     }
 }
 
-fn wrong_length(how: &str) -> Error {
+/// The body keeps another length than it promised.
+pub(super) fn wrong_length(how: &str) -> Error {
     Error::new(
         Kind::Body,
         format!("the request body is {how} than its `content-length`"),

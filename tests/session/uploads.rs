@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, Request};
 use http_body::{Body as _, Frame as BodyFrame};
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, StreamBody};
 use tokio::sync::mpsc;
 
 use crate::bench::{Bench, broken, data, failure, now, response, settle, text, uri};
@@ -336,6 +336,43 @@ async fn a_body_that_fails() {
         let (stream, code) = peer.next_reset().await;
         assert!(streams.contains(&stream) && code == code::CANCEL);
     }
+}
+
+// P2, P30: a body that panics after the response's head: the server is told, the reader too, and the slot is free.
+#[tokio::test(start_paused = true)]
+async fn a_body_that_panics() {
+    let mut bench = Bench::new(|builder| builder);
+    let (sender, body) = upload(1);
+    let body = body.map_frame(|frame| match frame.data_ref() {
+        Some(data) if data == "boom" => panic!("a bug in the body, on purpose"),
+        _ => frame,
+    });
+    let answer = bench.send(put("/", body.boxed_unsync()));
+    let mut peer = bench.peer(&[]).await;
+    let stream = peer.next_headers().await.stream;
+    peer.send_headers(stream, 200, false).await;
+    let mut body = response(answer).await.into_body();
+    say(&sender, "boom").await;
+    let error = broken(&mut body).await;
+    assert!(
+        error.is_body() && error.to_string().contains("panicked"),
+        "{error:?}"
+    );
+    assert_eq!(peer.next_reset().await, (stream, code::CANCEL));
+    assert_eq!(bench.pool.stats().streams, 0);
+}
+
+// P30: a body of frames without bytes, as many as are wanted, keeps nobody from the response.
+#[tokio::test(start_paused = true)]
+async fn a_body_of_nothing_without_end() {
+    let mut bench = Bench::new(|builder| builder);
+    let nothing = futures_util::stream::repeat_with(|| Ok(BodyFrame::data(Bytes::new())));
+    let answer = bench.send(put("/", StreamBody::new(nothing).boxed_unsync()));
+    let mut peer = bench.peer(&[]).await;
+    let stream = peer.next_headers().await.stream;
+    peer.respond(stream, 200, b"enough").await;
+    drop(response(answer).await);
+    assert_eq!(peer.next_reset().await, (stream, code::CANCEL));
 }
 
 // P44: a window that stays shut; before the response and after it.

@@ -230,3 +230,37 @@ async fn the_callers_body_fails_the_request_with_its_own_error() {
     assert!(body.collect().await.unwrap_err().is_body());
     fake.events.until("acr").await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_body_longer_than_it_promised_is_not_cut_to_fit() {
+    // P31: hyper would send the first four bytes as if they were all.
+    let (fake, mut server) = Fake::new(4096).await;
+    let (frames, body) = piecewise();
+    let attempt = fake.start(Request::post("http://a/").header("content-length", "4"), body);
+    frames.send(data("longer")).unwrap();
+    let error = failure(attempt).await;
+    assert!(
+        error.is_body() && error.to_string().contains("longer than its `content-length`"),
+        "{error:?}"
+    );
+    server.closed().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_panics_fails_its_request() {
+    // P24, P41: in the session's task, which ends.
+    let (fake, mut server) = Fake::new(4096).await;
+    let body = Full::new(Bytes::from_static(b"x")).map_frame(|_| -> http_body::Frame<Bytes> {
+        panic!("a bug in the body, on purpose");
+    });
+    let attempt = fake.start(Request::post("http://a/"), Outgoing::new(body, 0));
+    let error = failure(attempt).await;
+    assert!(
+        error.is_body() && !error.is_unprocessed() && error.to_string().contains("panicked"),
+        "{error:?}"
+    );
+    server.closed().await;
+    fake.events.until("cr").await;
+    let cause = fake.events.cause().to_string();
+    assert!(cause.contains("panicked"), "{cause}");
+}

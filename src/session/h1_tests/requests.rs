@@ -79,6 +79,30 @@ async fn responses_without_a_body_end_at_their_headers() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_hyper_would_leave_out_is_sent_in_chunks() {
+    // P31: the body of a GET whose length is unknown, and trailers after a body of known length.
+    let (fake, mut server) = Fake::new(4096).await;
+    let (frames, body) = piecewise();
+    let attempt = fake.start(Request::get("http://a/"), body);
+    frames.send(data("one")).unwrap();
+    drop(frames);
+    server.read_until("3\r\none\r\n0\r\n\r\n").await;
+    server.write("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+    response(attempt).await;
+
+    let mut trailers = HeaderMap::new();
+    trailers.insert("sum", "4".parse().unwrap());
+    let body = Full::new(Bytes::from_static(b"ping")).with_trailers(async { Some(Ok(trailers)) });
+    let attempt = fake.start(
+        Request::post("http://a/").header("trailer", "sum"),
+        Outgoing::new(body, 0),
+    );
+    server.read_until("4\r\nping\r\n0\r\nsum: 4\r\n\r\n").await;
+    server.write("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+    response(attempt).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn trailers_go_both_ways() {
     // P31
     let (fake, mut server) = Fake::new(4096).await;

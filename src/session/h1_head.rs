@@ -1,0 +1,169 @@
+//! The request head as HTTP/1.1 wants it (RFC 9112 §3.2).
+
+use http::header::{self, HeaderMap, HeaderValue};
+use http::request::Parts;
+use http::{Method, Request, Uri, Version};
+
+use super::head::{Protocol, add_length, check_length, without_user};
+use crate::error::Error;
+
+/// The head of one attempt: origin-form, or authority-form for CONNECT, and a `host`, which comes first.
+/// What hyper's own extensions say stays; how long a body is, hyper tells. `body_size` is as for [`for_h2`](super::head::for_h2).
+pub(crate) fn for_h1(parts: &Parts, body_size: Option<u64>) -> Result<Request<()>, Error> {
+    if parts.extensions.get::<Protocol>().is_some() {
+        return Err(Error::config(
+            "extended CONNECT (RFC 8441) needs HTTP/2, and the server speaks HTTP/1.1",
+        ));
+    }
+    let connect = parts.method == Method::CONNECT;
+    let mut headers = HeaderMap::with_capacity(parts.headers.len() + 2);
+    if !parts.headers.contains_key(header::HOST) {
+        headers.insert(header::HOST, host(&parts.uri, connect)?);
+    }
+    headers.extend(parts.headers.clone());
+    join_cookies(&mut headers);
+    check_length(&headers, body_size)?;
+    if body_size == Some(0) {
+        add_length(&parts.method, &mut headers, body_size);
+    } else if needs_chunks(&parts.method, &headers, body_size) {
+        headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+    let mut request = Request::new(());
+    *request.method_mut() = parts.method.clone();
+    *request.uri_mut() = if connect {
+        authority_form(&parts.uri)?
+    } else {
+        origin_form(&parts.uri)
+    };
+    *request.version_mut() = Version::HTTP_11;
+    *request.headers_mut() = headers;
+    *request.extensions_mut() = parts.extensions.clone();
+    Ok(request)
+}
+
+/// Outside of HTTP/2 there is one `cookie` (RFC 9113 §8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let crumbs: Vec<&[u8]> = headers
+        .get_all(header::COOKIE)
+        .iter()
+        .map(HeaderValue::as_bytes)
+        .collect();
+    if crumbs.len() < 2 {
+        return;
+    }
+    if let Ok(mut cookie) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])) {
+        cookie.set_sensitive(true);
+        headers.insert(header::COOKIE, cookie);
+    }
+}
+
+/// Left to itself, hyper sends no trailers after a body of known length, and nothing at all of a GET's body of unknown
+/// length.
+fn needs_chunks(method: &Method, headers: &HeaderMap, body_size: Option<u64>) -> bool {
+    if *method == Method::CONNECT || headers.contains_key(header::TRANSFER_ENCODING) {
+        return false;
+    }
+    headers.contains_key(header::TRAILER)
+        || (body_size.is_none() && !headers.contains_key(header::CONTENT_LENGTH))
+}
+
+fn origin_form(uri: &Uri) -> Uri {
+    let path = uri.path_and_query().cloned();
+    path.map_or_else(|| Uri::from_static("/"), Uri::from)
+}
+
+fn authority_form(uri: &Uri) -> Result<Uri, Error> {
+    let authority = uri
+        .authority()
+        .ok_or_else(|| Error::config("the URI of a CONNECT request needs a host and a port"))?;
+    without_user(authority).map(Uri::from)
+}
+
+/// The authority without user and password and, except for CONNECT, without the scheme's own port.
+fn host(uri: &Uri, connect: bool) -> Result<HeaderValue, Error> {
+    let Some(authority) = uri.authority() else {
+        return Err(Error::config(
+            "the request has neither a `host` header nor a URI with a host",
+        ));
+    };
+    let usual = match uri.scheme_str() {
+        Some("https") => Some(443),
+        Some("http") => Some(80),
+        _ => None,
+    };
+    let host = match authority.port_u16() {
+        Some(port) if connect || Some(port) != usual => format!("{}:{port}", authority.host()),
+        _ => authority.host().to_owned(),
+    };
+    HeaderValue::try_from(host)
+        .map_err(|error| Error::config("the request URI is not usable").with_source(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn over_http1_the_target_is_origin_form_and_host_is_there() {
+        // P28, P45
+        let head =
+            |request: http::request::Builder| for_h1(&request.body(()).unwrap().into_parts().0, Some(0));
+        let sent = head(
+            Request::post("https://u:p@a:443/x?y")
+                .header("b", "1")
+                .header("b", "2"),
+        )
+        .unwrap();
+        assert_eq!(
+            (sent.uri().to_string().as_str(), sent.version()),
+            ("/x?y", Version::HTTP_11)
+        );
+        assert_eq!(sent.headers().keys().next(), Some(&header::HOST));
+        assert_eq!(sent.headers()["host"], "a");
+        assert_eq!(sent.headers()["content-length"], "0");
+        assert_eq!(sent.headers().get_all("b").iter().count(), 2);
+        assert_eq!(
+            head(Request::get("http://a:443/")).unwrap().headers()["host"],
+            "a:443"
+        );
+        assert_eq!(
+            head(Request::get("http://[::1]:80")).unwrap().headers()["host"],
+            "[::1]"
+        );
+        let crumbs = Request::get("http://a/")
+            .header("cookie", "a=1")
+            .header("cookie", "b=2");
+        assert_eq!(head(crumbs).unwrap().headers()["cookie"], "a=1; b=2");
+        let given = head(Request::get("/only").header("host", "b")).unwrap();
+        assert_eq!((given.uri().path(), given.headers().len()), ("/only", 1));
+        let connect = head(Request::connect("https://a:443/x")).unwrap();
+        assert_eq!(
+            (connect.uri().to_string().as_str(), &connect.headers()["host"]),
+            ("a:443", &"a:443".parse().unwrap())
+        );
+        let extended = Request::connect("https://a/chat").extension(Protocol::from_static("websocket"));
+        for refused in [Request::get("/nowhere"), Request::connect("/nowhere"), extended] {
+            assert!(head(refused).unwrap_err().is_config());
+        }
+    }
+
+    #[test]
+    fn over_http1_chunks_carry_what_hyper_would_leave_out() {
+        // P31
+        let chunked = |request: http::request::Builder, size| {
+            let parts = request.body(()).unwrap().into_parts().0;
+            let sent = for_h1(&parts, size).unwrap();
+            sent.headers().contains_key("transfer-encoding")
+        };
+        let trailer = |request: http::request::Builder| request.header("trailer", "x-sum");
+        assert!(chunked(Request::get("http://a/"), None));
+        assert!(chunked(trailer(Request::post("http://a/")), Some(5)));
+        assert!(!chunked(Request::get("http://a/"), Some(0)));
+        assert!(!chunked(Request::post("http://a/"), Some(5)));
+        assert!(!chunked(
+            Request::get("http://a/").header("content-length", "5"),
+            None
+        ));
+        assert!(!chunked(Request::connect("http://a:80"), None));
+    }
+}
