@@ -23,6 +23,8 @@ pin_project! {
         response: Option<S::Future>,
         number: u32,
         cut_at: Option<Instant>,
+        // The call has not been told of yet.
+        news: bool,
     }
 }
 
@@ -57,6 +59,7 @@ where
             response: None,
             number,
             cut_at,
+            news: true,
         }
     }
 
@@ -68,12 +71,21 @@ where
             response: Some(response),
             number,
             cut_at,
+            news: false,
         }
     }
 
     /// Counted from 1, over the first attempts, the retries and the hedge of one request.
     pub(super) fn number(&self) -> u32 {
         self.number
+    }
+
+    /// True once: at the first look after the service was called.
+    pub(super) fn take_news(self: Pin<&mut Self>) -> bool {
+        let this = self.project();
+        let called = *this.news && this.request.is_none();
+        *this.news &= !called;
+        called
     }
 
     pub(super) fn cut_at(&self) -> Option<Instant> {

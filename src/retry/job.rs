@@ -31,7 +31,7 @@ pub(super) struct Job<B> {
     deadline: Option<Instant>,
     attempts: Attempts,
     free_replays: u32,
-    /// A token was taken from the budget for an attempt that has not been sent yet.
+    /// A token was taken from the budget for an attempt with which the service has not been called yet.
     paid: bool,
     /// Some attempt may have been acted upon.
     maybe_processed: bool,
@@ -87,7 +87,7 @@ impl<B> Job<B> {
         self.attempts.count()
     }
 
-    /// The request for one more attempt, which is counted as sent.
+    /// The request for one more attempt, which is counted as begun.
     pub(super) fn request(&mut self) -> Request<ReplayBody<B>> {
         let mut head = self.head.clone();
         let before = self.attempts.count();
@@ -95,9 +95,13 @@ impl<B> Job<B> {
             self.policy.mark_retry(&mut head.headers, before);
         }
         self.attempts.begin();
-        self.paid = false;
         let body = self.promised.take().unwrap_or_else(|| self.body.replay());
         Request::from_parts(head, body)
+    }
+
+    /// The service was called: what was paid for it is spent.
+    pub(super) fn sent(&mut self) {
+        self.paid = false;
     }
 
     pub(super) fn is_past_deadline(&self, now: Instant) -> bool {
@@ -205,9 +209,10 @@ impl<B> Job<B> {
         self.promised.is_some()
     }
 
-    /// Takes a token for one more attempt; it is given back if that is never sent.
+    /// Takes a token for one more attempt, unless there is one of an attempt that was never sent; in the end it is given
+    /// back.
     fn pay(&mut self) -> bool {
-        let Some(budget) = self.policy.shared_budget() else {
+        let Some(budget) = self.policy.shared_budget().filter(|_| !self.paid) else {
             return true;
         };
         self.paid = budget.withdraw(&self.head.uri);

@@ -84,7 +84,11 @@ where
     ) -> Poll<(Judged<R>, S)> {
         let mut this = self.project();
         if let Some(mut first) = this.first.as_mut().as_pin_mut() {
-            if let Poll::Ready(end) = first.as_mut().poll(cx, now) {
+            let polled = first.as_mut().poll(cx, now);
+            if first.as_mut().take_news() {
+                job.sent();
+            }
+            if let Poll::Ready(end) = polled {
                 let (service, number) = (first.service(), first.number());
                 this.first.set(None);
                 let judged = job.judge(end, number);
@@ -95,7 +99,11 @@ where
             }
         }
         if let Some(hedge) = this.hedge.as_mut() {
-            if let Poll::Ready(end) = hedge.as_mut().poll(cx, now) {
+            let polled = hedge.as_mut().poll(cx, now);
+            if hedge.as_mut().take_news() {
+                job.sent();
+            }
+            if let Poll::Ready(end) = polled {
                 let (service, number) = (hedge.service(), hedge.number());
                 *this.hedge = None;
                 let judged = job.judge(end, number);

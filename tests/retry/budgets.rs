@@ -5,6 +5,9 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use h2pool::retry::{Attempts, Outcome, RetryBudget, RetryPolicy, Stop};
 use http::Uri;
+use tokio::time::timeout;
+use tower::limit::ConcurrencyLimitLayer;
+use tower::{ServiceBuilder, ServiceExt};
 
 use crate::mock::{Server, answer, get, millis, pause, reset, steady};
 
@@ -134,4 +137,33 @@ async fn a_retry_that_is_never_sent_gives_its_token_back() {
         (3, 4),
         "the one that was sent is spent"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn nor_does_a_retry_or_a_hedge_cost_anything_that_the_service_had_no_room_for() {
+    // R9 R12: another request takes the only permit at 50 ms and keeps it.
+    let budget = RetryBudget::new(0.0, 0).burst(1);
+    let server = Server::new(|number, _| async move {
+        pause(if number == 1 { 40 } else { 10_000 }).await;
+        Ok(answer(503))
+    });
+    let narrow = |policy: RetryPolicy| {
+        ServiceBuilder::new()
+            .layer(policy)
+            .layer(ConcurrencyLimitLayer::new(1))
+            .service(server.clone())
+    };
+    let service = narrow(steady().budget(budget.clone()));
+    let other = async {
+        pause(50).await;
+        timeout(millis(500), service.clone().oneshot(get())).await
+    };
+    let (first, other) = tokio::join!(timeout(millis(400), service.clone().oneshot(get())), other);
+    assert!(first.is_err() && other.is_err());
+    assert_eq!((server.count(), budget.available(&uri())), (2, 1));
+
+    // R15: the first attempt itself has the permit.
+    let service = narrow(steady().budget(budget.clone()).hedge(millis(60)));
+    assert!(timeout(millis(400), service.oneshot(get())).await.is_err());
+    assert_eq!((server.count(), budget.available(&uri())), (3, 1));
 }
