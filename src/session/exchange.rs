@@ -23,6 +23,7 @@ use super::bound::{Bound, late_headers};
 use super::classify::{self, Sent};
 use super::h2::H2;
 use super::head;
+use super::interim::Interim;
 use super::link::{Failure, Observer, Occupied};
 use super::outgoing::Outgoing;
 use super::tail::{Tail, Uploading, Upstream};
@@ -47,6 +48,7 @@ struct Pending {
     stream: Option<SendStream<Bytes>>,
     upload: Option<Upload>,
     tail: Option<Tail>,
+    interim: Interim,
 }
 
 impl Pending {
@@ -135,6 +137,7 @@ fn open(
         stream: None,
         upload: None,
         tail: Some(tail),
+        interim: Interim::default(),
     };
     if has_body {
         pending.upload = Some(Upload::new(stream, length, patience.write));
@@ -160,13 +163,16 @@ fn poll_response(
             Poll::Ready(Err(Cut::Ours(error))) => return Poll::Ready(Err(error)),
         }
     }
-    let Some(response) = &mut pending.response else {
+    let (Some(response), Some(tail)) = (&mut pending.response, &pending.tail) else {
         return Poll::Pending;
     };
+    if let Err(violation) = pending.interim.take_in(response, tail, cx) {
+        return Poll::Ready(Err(classify::stream_over_bound(violation)));
+    }
     if let Poll::Ready(answer) = Pin::new(response).poll(cx) {
         return Poll::Ready(Ok(answer));
     }
-    if let Some(violation) = pending.tail.as_ref().and_then(Tail::violation) {
+    if let Some(violation) = tail.violation() {
         return Poll::Ready(Err(classify::stream_over_bound(violation)));
     }
     // The request of a tunnel does not end before the response comes.

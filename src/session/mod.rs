@@ -30,6 +30,7 @@ mod h2_body;
 mod h2_driver;
 mod head;
 mod held;
+mod interim;
 mod keep_alive;
 pub(crate) mod link;
 pub(crate) mod meter;

@@ -81,7 +81,7 @@ pub(crate) fn write_table(rows: &[Row], legend: &[(&str, &str)], client: &str) -
 fn table(rows: &[Row], legend: &[(&str, &str)], client: &str) -> Result<String, Failure> {
     let mut text = format!(
         "# Servers that {client} is tested against\n\n\
-         Made by `H2POOL_WRITE_TABLE=1 cargo test --test servers`; the servers are started by the test itself, with a\n\
+         Made by `H2POOL_WRITE_TABLE=1 scripts/servers`; the servers are started by the test itself, with a\n\
          certificate made for the run, over TLS on the loopback interface. ✓ passed, ✗ failed, – the server cannot be\n\
          configured so.\n\n| server | version | passed |"
     );

@@ -17,7 +17,10 @@ function answer(request, response) {
   const [, kind, rest] = request.url.split('?')[0].split('/');
   switch (kind) {
     case 'small': return response.end('a small file\n');
-    case 'big': return response.end(pattern.subarray(0, big));
+    case 'big':
+      // As frameworks do: without it, a client cannot tell Node's RST_STREAM after the last byte from a body cut short.
+      response.setHeader('content-length', big);
+      return response.end(pattern.subarray(0, big));
     case 'upload': return upload(request, response, Number(rest));
     case 'count':
       fs.appendFileSync(settings.count, `${rest}\n`);

@@ -285,6 +285,25 @@ impl Meter {
         self.streams.lock().get(id).and_then(|stream| stream.violation)
     }
 
+    /// The bound that so many interim responses to the request on stream `id` go over.
+    pub(crate) fn too_interim(&self, id: u32, count: u32, bytes: u64) -> Option<Violation> {
+        let Bounds {
+            informational,
+            informational_bytes,
+            ..
+        } = self.bounds;
+        if count > informational {
+            return Some(Violation::Informational {
+                stream: id,
+                max: informational,
+            });
+        }
+        (bytes > informational_bytes).then_some(Violation::InformationalBytes {
+            stream: id,
+            max: informational_bytes,
+        })
+    }
+
     /// The bound that the trailers of stream `id` went over, of which `fields` came out of h2: it drops the others and
     /// says nothing.
     pub(crate) fn trailers_violation(&self, id: u32, fields: usize) -> Option<Violation> {
