@@ -120,7 +120,7 @@ impl RetryPolicy {
     }
 
     /// The number of attempts for one request, the first and a hedge included. Default: 10; 0 leaves it to the deadline
-    /// alone.
+    /// alone (without one, a server that always fails is asked for ever).
     #[must_use]
     pub fn max_attempts(self, attempts: u32) -> Self {
         self.edit(|settings| settings.rules.max_attempts = attempts)
