@@ -35,15 +35,14 @@ impl<C: Clone> OriginState<C> {
         let Some(waiter) = self.waiters.get(id) else {
             return Claim::Gone;
         };
-        match waiter.status {
-            Status::Queued => Claim::Pending,
-            Status::Held(_) | Status::Revoked(_) => Claim::Ready,
-            Status::Granted(_) | Status::Failed(_) => match self.waiters.remove(id) {
-                Status::Granted(session) => Claim::Granted(session),
-                Status::Failed(failure) => Claim::Failed(failure),
-                _ => Claim::Gone,
-            },
-        }
+        let settled = match &waiter.status {
+            Status::Queued => return Claim::Pending,
+            Status::Held(_) | Status::Revoked(_) => return Claim::Ready,
+            Status::Granted(session) => Claim::Granted(*session),
+            Status::Failed(failure) => Claim::Failed(failure.clone()),
+        };
+        self.waiters.remove(id);
+        settled
     }
 
     /// Notes on which runtime a waiter is polled. One that was stranded can dial again; one that moved to another group

@@ -111,9 +111,8 @@ impl Buckets {
     }
 
     fn remove(&mut self, sessions: &mut Slab<Session>, slot: u32) {
-        let Some(Link { prev, next, level }) = sessions[slot as usize].link.take() else {
-            return;
-        };
+        let link_of = sessions[slot as usize].link.take();
+        let Link { prev, next, level } = link_of.expect("a session in the index is linked");
         if next != NONE {
             link(sessions, next).prev = prev;
         }

@@ -1,6 +1,6 @@
 //! What the state says of itself, and what it must not forget.
 
-use super::super::Acquired;
+use super::super::{Acquired, Claim, DialEnd, Failure, Reason};
 use super::bench::{Bench, caller, on, secs, with_body};
 
 #[test]
@@ -150,4 +150,119 @@ fn an_idle_session_that_is_told_to_end_and_does_not_is_ended() {
     bench.pass(secs(30));
     assert_eq!(bench.killed.len(), 1);
     assert!(bench.state.is_live(idle), "until its driver says so");
+}
+
+#[test]
+fn a_session_that_is_being_replaced_is_not_replaced_twice() {
+    // P17
+    let mut bench = Bench::new(|limits| limits.max_sessions = 2);
+    let old = bench.serving(2);
+    assert_eq!(bench.take(), old);
+    bench.run(|state, now| state.handle_worn(old, now));
+    assert_eq!(bench.dials.len(), 1);
+    bench.run(|state, now| state.handle_worn(old, now));
+    assert_eq!(bench.dials.len(), 1);
+    let new = bench.open(2);
+    assert_eq!(bench.take(), new);
+    bench.run(|state, now| state.handle_worn(old, now));
+    bench.release(old);
+    assert_eq!(bench.closed.len(), 1);
+}
+
+#[test]
+fn what_was_opened_ahead_of_need_and_lost_unused_is_no_use_of_the_origin() {
+    // P10
+    let mut bench = Bench::new(|limits| limits.min_sessions = 1);
+    bench.run(|state, now| state.warm(caller(), 1, now));
+    let unused = bench.open(1);
+    bench.run(|state, now| state.handle_closed(unused, "lost", now));
+    bench.pass(secs(3600));
+    assert_eq!(bench.dials.len(), 0);
+}
+
+#[test]
+fn what_comes_late_is_no_event() {
+    // P12, P36: ids carry generations.
+    let mut bench = Bench::new(|_| {});
+    let waiter = bench.queue();
+    let dial = bench.dial();
+    bench.run(|state, now| state.handle_dial_ended(dial, DialEnd::Failed("no answer"), now));
+    bench.run(|state, now| state.handle_dial_ended(dial, DialEnd::Failed("again"), now));
+    bench.claim(waiter);
+    bench.run(|state, _| state.moved(waiter, on(1), || unreachable!("it is gone")));
+    assert!(bench.state.is_unused());
+    let waiter = bench.queue();
+    assert_eq!(bench.run(|state, _| state.firm_up(waiter)), None);
+    assert!(bench.state.is_waiting(waiter), "it holds nothing, and queues");
+}
+
+#[test]
+fn a_session_that_never_served_is_replaced_at_once() {
+    // P17
+    let mut bench = Bench::new(|_| {});
+    bench.run(|state, now| state.warm(caller(), 1, now));
+    let unused = bench.open(1);
+    bench.run(|state, now| state.handle_worn(unused, now));
+    assert_eq!(bench.closed, [(unused, Reason::Worn)]);
+}
+
+#[test]
+fn a_session_may_wear_out_before_its_settings() {
+    // P3, P17
+    let mut bench = Bench::new(|limits| limits.max_sessions = 2);
+    let waiter = bench.queue();
+    let fresh = bench.connect();
+    assert_eq!(bench.granted(waiter), fresh);
+    bench.run(|state, now| state.handle_worn(fresh, now));
+    let new = bench.open(5);
+    assert_eq!(bench.take(), new);
+    bench.release(fresh);
+    assert_eq!(bench.closed, [(fresh, Reason::Worn)]);
+}
+
+#[test]
+fn a_worn_session_whose_streams_end_first_waits_for_its_replacement_no_longer_than_a_lull() {
+    // P17
+    let mut bench = Bench::new(|limits| limits.max_sessions = 2);
+    let old = bench.serving(2);
+    assert_eq!(bench.take(), old);
+    bench.run(|state, now| state.handle_worn(old, now));
+    bench.release(old);
+    assert_eq!(bench.closed, [], "traffic has its lulls");
+    bench.pass(secs(3600));
+    assert_eq!(bench.closed[0], (old, Reason::Worn));
+}
+
+#[test]
+fn a_runtime_that_ends_takes_its_own_sessions_along_and_no_others() {
+    // P36
+    let mut bench = Bench::new(|_| {});
+    let other = bench.queue_as(on(2));
+    let theirs = bench.open(1);
+    assert_eq!(bench.granted(other), theirs);
+    let waiter = bench.queue_as(on(1));
+    let session = bench.open(1);
+    assert_eq!(bench.granted(waiter), session);
+    bench.goaway(session);
+    bench.run(|state, now| state.handle_runtime_ended(on(1).runtime, now));
+    bench.lose(session);
+    bench.release(theirs);
+    assert_eq!(bench.take_as(on(2)), theirs);
+}
+
+#[test]
+fn a_session_of_ones_own_is_dialed_again_only_where_there_is_room() {
+    // P23, P36: the waiter moved on, its runtime ended, and where it is now there are as many as may be.
+    let mut bench = Bench::new(|limits| limits.max_sessions = 1);
+    let theirs = bench
+        .run(|state, now| state.acquire_own(on(2), now))
+        .expect("room");
+    let waiter = bench
+        .run(|state, now| state.acquire_own(on(1), now))
+        .expect("room");
+    let (_, dial) = (bench.dial(), bench.dial());
+    bench.run(|state, now| state.moved(waiter, on(2), || now));
+    bench.run(|state, now| state.handle_dial_ended(dial, DialEnd::Aborted, now));
+    assert_eq!(bench.claim(waiter), Claim::Failed(Failure::Useless(Reason::Lost)));
+    assert_eq!(bench.claim(theirs), Claim::Pending);
 }
