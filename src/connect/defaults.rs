@@ -45,7 +45,7 @@ fn build<O: Key>(defaults: Defaults) -> Result<Arc<dyn ErasedConnect<O>>, Error>
     let tcp = super::TcpConnector::new()
         .http2_prior_knowledge(prior_knowledge)
         .blocking_threads(blocking_threads)
-        .connect_timeout(Some(connect_timeout * 4 / 5));
+        .connect_timeout(Some(connect_timeout));
     let tls = match tls {
         Some(config) => super::TlsConnector::new(config),
         None => super::TlsConnector::platform(),
@@ -63,7 +63,7 @@ fn build<O: Key>(defaults: Defaults) -> Result<Arc<dyn ErasedConnect<O>>, Error>
     let tcp = super::TcpConnector::new()
         .http2_prior_knowledge(prior_knowledge)
         .blocking_threads(blocking_threads)
-        .connect_timeout(Some(connect_timeout * 4 / 5));
+        .connect_timeout(Some(connect_timeout));
     Ok(super::erase(tcp))
 }
 

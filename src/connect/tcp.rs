@@ -21,8 +21,8 @@ use crate::origin::{Key, Origin};
 
 /// RFC 8305 §5 recommends this much between two attempts.
 const CONNECTION_ATTEMPT_DELAY: Duration = Duration::from_millis(250);
-/// Less than the pool's `connect_timeout`, so that there is time left for TLS and SETTINGS.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(8);
+/// The default of the pool's `connect_timeout`.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Opens TCP connections for `http://` origins, and under [`TlsConnector`](super::TlsConnector) for `https://` ones.
 ///
@@ -93,8 +93,8 @@ impl TcpConnector {
     }
 
     /// How long the addresses of one family have together, in equal shares: one that swallows packets leaves time for
-    /// those after it. `None`: the first one may take all the time there is. Default: 8 s (the pool's own connector: four
-    /// fifths of its `connect_timeout`).
+    /// those after it. `None`: the first one may take all the time there is. Default: 10 s (the pool's own connector: its
+    /// `connect_timeout`).
     #[must_use]
     pub fn connect_timeout(mut self, timeout: Option<Duration>) -> Self {
         self.connect_timeout = timeout;

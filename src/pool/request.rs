@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::request::Parts;
-use http::{Request, Response, StatusCode};
+use http::{Request, Response, StatusCode, Version};
 
 use super::acquire::{Held, Waited, Want};
 use super::dial::h1_only;
@@ -255,7 +255,11 @@ impl<O: Key> Exchange<O> {
         };
         self.entry.tally.h1_only_hit();
         let (nothing, ()) = Request::new(()).into_parts();
-        let parts = std::mem::replace(&mut self.parts, nothing);
+        let mut parts = std::mem::replace(&mut self.parts, nothing);
+        // What the caller wrote says nothing about the connection, and clients of HTTP/1.1 refuse HTTP/2.
+        if parts.version == Version::HTTP_2 {
+            parts.version = Version::HTTP_11;
+        }
         let request = Request::from_parts(parts, RequestBody::new(self.body.take()));
         fallback
             .call(request, self.entry.key.origin())

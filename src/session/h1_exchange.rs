@@ -177,8 +177,8 @@ fn is_malformed(error: &hyper::Error) -> bool {
     false
 }
 
-/// Interim responses to one request are bounded, in number and in bytes of headers (P44). A caller who listens to them (`hyper::ext::on_informational`) bounds them itself:
-/// hyper has room for one listener.
+/// Interim responses to one request are bounded, in number and in bytes of headers (P44). A caller who listens to them
+/// (`hyper::ext::on_informational`) bounds them itself: hyper has room for one listener.
 fn bound_interim(request: &mut Request<()>, control: &Arc<H1Control>) {
     let given = request.extensions().clone();
     let control = control.clone();

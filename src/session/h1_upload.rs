@@ -13,6 +13,11 @@ use super::outgoing::Outgoing;
 use super::upload::wrong_length;
 use crate::error::{Error, Kind};
 
+/// Frames without bytes that are passed over in one poll. hyper would ask for the next one for ever.
+const TURN: usize = 128;
+
+type Step = Poll<Option<Result<Frame<Bytes>, Error>>>;
+
 /// The body that hyper polls. hyper drops it when the request half is over.
 pub(super) struct Upload {
     body: Option<Outgoing>,
@@ -41,6 +46,20 @@ impl Upload {
             },
             progress,
         )
+    }
+
+    /// Not more than was promised.
+    fn keep_promise(&mut self, size: usize, step: Step) -> Step {
+        let Some(left) = &mut self.left else {
+            return step;
+        };
+        match left.checked_sub(size as u64) {
+            Some(rest) => {
+                *left = rest;
+                step
+            }
+            None => Poll::Ready(Some(Err(wrong_length("longer")))),
+        }
     }
 
     /// The body again, of a request that was not sent.
@@ -76,25 +95,30 @@ impl Body for Upload {
     type Data = Bytes;
     type Error = Error;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Step {
         let this = self.get_mut();
         let Some(body) = &mut this.body else {
             return Poll::Ready(None);
         };
         // The head is on its way: nothing of this will be sent again.
         body.let_go();
-        let mut step = body.poll_frame(cx);
-        if let (Some(left), Poll::Ready(Some(Ok(frame)))) = (&mut this.left, &step) {
-            let size = frame.data_ref().map_or(0, |data| data.len() as u64);
-            match left.checked_sub(size) {
-                Some(rest) => *left = rest,
-                None => step = Poll::Ready(Some(Err(wrong_length("longer")))),
+        for _ in 0..TURN {
+            let step = body.poll_frame(cx);
+            let size = match &step {
+                Poll::Ready(Some(Ok(frame))) => frame.data_ref().map(Bytes::len),
+                _ => None,
+            };
+            if size == Some(0) {
+                continue;
             }
+            let step = this.keep_promise(size.unwrap_or(0), step);
+            if let Poll::Ready(Some(Err(error))) = &step {
+                let _ = this.progress.failed.set(error.clone());
+            }
+            return step;
         }
-        if let Poll::Ready(Some(Err(error))) = &step {
-            let _ = this.progress.failed.set(error.clone());
-        }
-        step
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     fn is_end_stream(&self) -> bool {

@@ -20,6 +20,7 @@ fn with_fallback(builder: h2pool::Builder) -> (h2pool::Builder, Arc<AtomicUsize>
     let counting = calls.clone();
     let service = service_fn(move |request: Request<RequestBody>| {
         counting.fetch_add(1, Ordering::SeqCst);
+        assert_eq!(request.version(), Version::HTTP_11);
         async move {
             let (head, body) = (
                 format!("{} {} ", request.method(), request.uri()),
@@ -40,9 +41,9 @@ async fn an_origin_without_h2_goes_to_the_fallback() {
     let (builder, calls) = with_fallback(tls());
     let pool = builder.build().unwrap();
     for nth in 1..=5 {
-        let read = join(fetch(&pool, post(server.uri("/a?b"), "a body")))
-            .await
-            .unwrap();
+        let mut request = post(server.uri("/a?b"), "a body");
+        *request.version_mut() = Version::HTTP_2;
+        let read = join(fetch(&pool, request)).await.unwrap();
         assert_eq!(read.body, format!("POST {} a body", server.uri("/a?b")));
         assert_eq!(calls.load(Ordering::SeqCst), nth);
     }

@@ -264,3 +264,18 @@ async fn a_body_that_panics_fails_its_request() {
     let cause = fake.events.cause().to_string();
     assert!(cause.contains("panicked"), "{cause}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_body_of_nothing_without_end_starves_nobody() {
+    // P30: frames without bytes, as many as are wanted.
+    let (fake, mut server) = Fake::new(4096).await;
+    let nothing = futures_util::stream::repeat_with(|| {
+        Ok::<_, std::convert::Infallible>(http_body::Frame::data(Bytes::new()))
+    });
+    let body = Outgoing::new(StreamBody::new(nothing), 0);
+    let attempt = fake.start(Request::post("http://a/"), body);
+    server.answer(EARLY).await;
+    drop(response(attempt).await);
+    server.closed().await;
+    fake.events.until("acr").await;
+}
