@@ -217,6 +217,11 @@ impl Error {
         self.inner.kind
     }
 
+    /// The text without the origin, for errors that tell of this one and name it themselves.
+    pub(crate) fn message(&self) -> &str {
+        &self.inner.message
+    }
+
     /// The stable word for logs and metrics.
     pub(crate) fn kind_name(&self) -> &'static str {
         match self.inner.kind {

@@ -195,8 +195,9 @@ impl<O: Key> Entry<O> {
             }
             // A session that ended before it served anything counts as a failed dial, and so it is shown.
             Refusal::Failed(Failure::Dial(cause)) => {
+                let why = cause.message();
                 let message =
-                    format!("no session could be had: the last one ended before it served anything: {cause}");
+                    format!("no session could be had: the last one ended before it served anything: {why}");
                 Error::new(Kind::Connect, message).with_source(cause)
             }
             Refusal::Failed(Failure::Useless(_)) => {

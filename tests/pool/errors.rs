@@ -3,7 +3,6 @@
 use std::error::Error as _;
 use std::time::Duration;
 
-use h2pool::connect::TcpConnector;
 use h2pool::{Error, H2Pool};
 
 use crate::support::peer::code;
@@ -67,14 +66,22 @@ async fn every_error_of_a_request_names_its_origin() {
     peer.next_headers().await;
     drop(peer);
     errors.push(("lost", join(lost).await.unwrap_err()));
+    // A body waits for SETTINGS.
+    let unserved = fetch(&pool, post(uri("https://a/"), "a body"));
+    drop(net.peer().await);
+    errors.push(("unserved", join(unserved).await.unwrap_err()));
     pool.close();
     errors.push(("closed", pool.request(get(uri("https://a/"))).await.unwrap_err()));
     for (what, error) in errors {
         assert_eq!(error.origin(), Some("https://a:443"), "{what}: {error:?}");
-        assert!(error.to_string().contains("https://a:443"), "{what}: {error}");
+        assert_eq!(
+            error.to_string().matches("https://a:443").count(),
+            1,
+            "{what}: {error}"
+        );
         assert_eq!(
             error.is_unprocessed(),
-            ["connect", "saturated", "acquire", "closed"].contains(&what),
+            ["connect", "saturated", "acquire", "unserved", "closed"].contains(&what),
             "{what}"
         );
         assert_eq!(
@@ -107,17 +114,4 @@ async fn one_failed_dial_is_one_cause_for_all() {
         let address = |error: &Error| std::ptr::from_ref(error.source().unwrap()).cast::<()>();
         assert_eq!(address(error), address(&causes[0]));
     }
-}
-
-#[tokio::test]
-async fn what_the_connector_cannot_do_is_no_failure_of_the_network() {
-    // P22, P41: nothing that a retry could mend.
-    let builder = H2Pool::builder().connector(TcpConnector::new());
-    let error = builder.build().unwrap().request(get(uri("https://a/"))).await;
-    let error = error.unwrap_err();
-    assert!(
-        error.is_config() && error.is_unprocessed() && !error.is_transient(),
-        "{error:?}"
-    );
-    assert_eq!(error.origin(), Some("https://a:443"));
 }
