@@ -59,8 +59,8 @@ fn types_can_be_sent_shared_cloned_and_shown() {
     cloned::<Round>();
     shared::<Lease>();
     shared::<RetryError>();
-    sent::<Body>();
-    sent::<RequestBody>();
+    shared::<Body>();
+    shared::<RequestBody>();
     sent::<ResponseFuture>();
     sent::<ReplayBody<Odd>>();
     let _: fn(RetryFuture<H2Pool, Odd, Body>) = send;
