@@ -92,7 +92,8 @@ pub struct PoolConfig {
     ///
     /// Default 0, allowed 0..=4294967295; 0 means off.
     pub limit_concurrency: usize,
-    /// Origins that the pool remembers. One more makes the one idle for longest leave.
+    /// Origins that the pool remembers. One more makes an idle one leave, of those the ones that were not used lately
+    /// first; where none is idle it is refused, and its error's `is_saturated()` is true.
     ///
     /// Default 1024, allowed 1..=1048576.
     pub max_origins: usize,
@@ -146,7 +147,8 @@ pub struct PoolConfig {
     /// Default false.
     pub keep_alive_while_idle: bool,
     /// Time that a session has to answer the PING sent after a request on it was cancelled unanswered.
-    /// Without an answer it gets no new work and a replacement is opened; its streams live on.
+    /// Without an answer it gets no new work and a replacement is opened; its streams may still finish,
+    /// within `drain_timeout`.
     ///
     /// Default 1s, allowed 1ms..=1h.
     pub probe_timeout: Duration,

@@ -41,6 +41,8 @@ pub(crate) struct Core<O: Key> {
     pub(super) permits: Option<Arc<Semaphore>>,
     pub(super) h1_only: Mutex<H1Only<O>>,
     closed: AtomicBool,
+    /// Told when it is closed, so that dials stop.
+    closing: Notify,
     /// Sessions and dials that have not ended.
     alive: AtomicU64,
     ended: Notify,
@@ -68,6 +70,7 @@ impl<O: Key> Core<O> {
             permits: (permits > 0).then(|| Arc::new(Semaphore::new(permits))),
             h1_only: Mutex::new(H1Only::new(config.h1_only_capacity, config.h1_only_ttl)),
             closed: AtomicBool::new(false),
+            closing: Notify::new(),
             alive: AtomicU64::new(0),
             ended: Notify::new(),
             random: AtomicU64::new(seed()),
@@ -140,7 +143,18 @@ impl<O: Key> Core<O> {
         for entry in self.entries() {
             entry.close(grace);
         }
+        self.closing.notify_waiters();
         self.end_if_unused();
+    }
+
+    /// Resolves when the pool is closed.
+    pub(super) async fn wait_closing(&self) {
+        let notified = self.closing.notified();
+        tokio::pin!(notified);
+        notified.as_mut().enable();
+        if !self.is_closed() {
+            notified.await;
+        }
     }
 
     /// Resolves once all sessions of a closed pool have ended.

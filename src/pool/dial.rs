@@ -57,7 +57,14 @@ impl<O: Key> Dial<O> {
         let core = self.entry.core.clone();
         let timeout = core.config.connect_timeout;
         let entry = self.entry.clone();
-        let opened = match tokio::time::timeout(timeout, open(&entry, self.order)).await {
+        let dial = tokio::time::timeout(timeout, open(&entry, self.order));
+        let opened = tokio::select! {
+            biased;
+            opened = dial => opened,
+            // Nobody wants it any more; the guard says so.
+            () = core.wait_closing() => return,
+        };
+        let opened = match opened {
             Ok(opened) => opened,
             Err(elapsed) => {
                 let message = "no connection could be opened within `connect_timeout`";
@@ -159,9 +166,14 @@ impl<O: Key> Drop for Dial<O> {
             return self.fail(Error::new(Kind::Connect, "the connector panicked"));
         }
         let (entry, order, now) = (&self.entry, self.order, clock::now());
-        entry.core.clone().runtime_ended(order.runtime);
+        let closed = entry.core.is_closed();
+        if !closed {
+            entry.core.clone().runtime_ended(order.runtime);
+        }
         run(entry, |inner| {
-            inner.state.handle_runtime_ended(order.runtime, now);
+            if !closed {
+                inner.state.handle_runtime_ended(order.runtime, now);
+            }
             inner.state.handle_dial_ended(order.id, DialEnd::Aborted, now);
         });
     }

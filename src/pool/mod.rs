@@ -130,13 +130,18 @@ impl<O: Key> H2Pool<O> {
     /// The right to open one stream, for those who write their own client.
     ///
     /// # Errors
-    /// `is_saturated()` when `max_waiters` callers wait already, `is_timeout()` after `acquire_timeout`,
-    /// `is_connect()` when the dial that the caller depended on failed, `is_closed()`.
+    /// `is_saturated()` when `max_waiters` callers wait already, or when all of `max_origins` are busy with others;
+    /// `is_timeout()` after `acquire_timeout`; `is_connect()` when the dial that the caller depended on failed;
+    /// `is_h1_only()` where requests go to a `fallback`, or nowhere, because the origin speaks only HTTP/1.1;
+    /// `is_closed()`; and `is_config()` outside a tokio runtime.
     ///
     /// # Cancel safety
     /// Dropped, the wait leaves the queue at once; a slot on its way goes to the next caller.
     pub async fn acquire(&self, key: &O) -> Result<Lease<O>, Error> {
         let mut entry = self.lifeline.entry(key)?;
+        if entry.goes_elsewhere() {
+            return Err(entry.name(self::dial::h1_only()));
+        }
         let held = self
             .lifeline
             .acquire(
@@ -154,7 +159,7 @@ impl<O: Key> H2Pool<O> {
     }
 
     /// Opens sessions ahead of need: at least `count`, within `max_sessions`. Returns at once; the dials run in the
-    /// background.
+    /// background. Does nothing for an origin that a `fallback` serves.
     ///
     /// # Errors
     /// `is_closed()`, and `is_config()` outside a tokio runtime. A dial that fails is no error: a request that needs
@@ -162,6 +167,9 @@ impl<O: Key> H2Pool<O> {
     pub fn warm(&self, key: &O, count: usize) -> Result<(), Error> {
         let entry = self.lifeline.entry(key)?;
         let (_, caller) = entry.caller(true, false)?;
+        if entry.goes_elsewhere() {
+            return Ok(());
+        }
         let (count, now) = (u32::try_from(count).unwrap_or(u32::MAX), clock::now());
         run(&entry, |inner| inner.state.warm(caller, count, now));
         Ok(())
@@ -183,8 +191,8 @@ impl<O: Key> H2Pool<O> {
         self.core().clear_h1_only(key)
     }
 
-    /// Closes the pool: new work is refused and waiters fail, both with `is_closed()`; running streams may finish
-    /// within `drain_timeout`, then they are ended. Twice is harmless.
+    /// Closes the pool: new work is refused and waiters fail, both with `is_closed()`; connections being opened are given
+    /// up; running streams may finish within `drain_timeout`, then they are ended. Twice is harmless.
     pub fn close(&self) {
         self.lifeline.close();
     }

@@ -41,7 +41,7 @@ pub enum DialEnd<C> {
     Failed(C),
     /// The origin speaks only HTTP/1.1, which cannot be spoken here.
     H1Only(C),
-    /// It never came to an end, since its runtime did.
+    /// It never came to an end, since its runtime did, or the pool was closed.
     Aborted,
 }
 

@@ -102,14 +102,23 @@ impl<C: Clone> OriginState<C> {
         if self.queued > 0 {
             self.serve(self.sessions[slot].group);
         }
-        if self.sessions[slot].firm() == 0 && self.sessions[slot].idle_since.is_none() {
-            let now = clock();
-            let now = self.advance(now);
+        let idles = self.sessions[slot].firm() == 0 && self.sessions[slot].idle_since.is_none();
+        // Those of other groups who were served may have taken what covered some who still wait.
+        let uncovered = self.queued > 0 && self.groups[SHARED].fresh > 0;
+        if !idles && !uncovered {
+            return;
+        }
+        let now = clock();
+        let now = self.advance(now);
+        if idles {
             self.sessions[slot].idle_since = Some(now);
             self.arm(after(now, self.limits.idle_timeout));
             if self.sessions[slot].retiring.is_some() {
                 self.arm(self.lull_until(slot));
             }
+        }
+        if uncovered {
+            self.replan(now);
         }
     }
 

@@ -58,6 +58,22 @@ async fn an_origin_without_h2_goes_to_the_fallback() {
 }
 
 #[tokio::test]
+async fn leases_and_warming_dial_for_nothing_once() {
+    // P10, P25, P27: a lease is the pool's own, and the pool has nothing to send there.
+    let server = Server::builder().h1_only().start().await;
+    let (builder, calls) = with_fallback(tls());
+    let pool = builder.build().unwrap();
+    let key = origin(&format!("https://{}", server.addr()));
+    for _ in 0..3 {
+        let error = pool.acquire(&key).await.unwrap_err();
+        assert!(error.is_h1_only() && error.is_unprocessed(), "{error:?}");
+        pool.warm(&key, 2).unwrap();
+    }
+    assert_eq!((server.counts().accepted, calls.load(Ordering::SeqCst)), (1, 0));
+    assert_eq!(pool.stats().sessions_dialing, 0);
+}
+
+#[tokio::test]
 async fn an_origin_with_h2_does_not() {
     // P27
     let server = Server::start().await;

@@ -199,9 +199,24 @@ async fn closing_ends_dials() {
     let dial = net.dial().await;
     pool.close();
     assert!(join(waiting).await.unwrap_err().is_closed());
-    let mut peer = Peer::new(dial.accept(http::Version::HTTP_2));
-    peer.until_closed().await;
-    within("nothing is left", pool.closed()).await;
+    // Not after the `connect_timeout`: nobody wants the connection any more.
+    let ((), took) = timed(pool.closed()).await;
+    assert!(took.is_zero() && dial.is_abandoned(), "{took:?}");
+    assert_eq!(pool.stats().dials_failed, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_handle_ends_dials() {
+    // P8, P20: a connector that never returns is no task that stays.
+    let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let before = tasks();
+    let (pool, mut net) = net(H2Pool::builder());
+    pool.warm(&origin("https://a"), 1).unwrap();
+    let dial = net.dial().await;
+    drop(pool);
+    settle().await;
+    assert!(dial.is_abandoned());
+    assert_eq!(tasks(), before);
 }
 
 #[tokio::test(start_paused = true)]

@@ -377,3 +377,21 @@ fn a_suspect_session_of_ones_own_comes_after_a_sound_shared_one() {
     bench.run(|state, now| state.handle_sign_of_life(private, now));
     assert_eq!(bench.take_as(on(5)), private);
 }
+
+#[test]
+fn whoever_takes_what_covered_others_leaves_them_to_be_dialed_for() {
+    // P7, P36: those with a body wait for SETTINGS of the session that has room for them; callers of a single-thread runtime
+    // without one go ahead as soon as it is their turn.
+    let mut bench = Bench::new(|_| {});
+    let first = bench.serving(2);
+    bench.take();
+    bench.take();
+    let oldest = bench.queue_as(with_body());
+    bench.connect();
+    let private = [bench.queue_as(on(5)), bench.queue_as(on(5))];
+    bench.queue_as(with_body());
+    assert_eq!(bench.dials.len(), 1, "for the single-thread runtime");
+    bench.release(first);
+    assert_eq!(bench.wakes(), [oldest, private[0], private[1]]);
+    assert_eq!(bench.dials.len(), 2);
+}
