@@ -4,7 +4,8 @@ use h2::Reason;
 
 use super::h2::Control;
 use super::link::Failure;
-use super::meter::Violation;
+use super::meter::{Meter, Violation};
+use super::wear;
 use crate::error::{Error, Kind};
 
 /// How far a request's HEADERS came.
@@ -136,7 +137,7 @@ fn describe(control: &Control, violation: Option<Violation>, error: h2::Error) -
             format!("the server ended the session with GOAWAY {reason}"),
         )
     } else if error.is_go_away() {
-        broken(error.reason())
+        broken(&control.meter, error.reason())
     } else if error.is_reset() && error.is_remote() {
         Error::new(Kind::Reset, format!("the server reset the stream with {reason}"))
     } else if let Some(violation) = violation.filter(|_| error.is_reset()) {
@@ -150,14 +151,18 @@ fn describe(control: &Control, violation: Option<Violation>, error: h2::Error) -
     made.with_source(error)
 }
 
-/// h2 ended the session.
-pub(super) fn broken(reason: Option<Reason>) -> Error {
+/// h2 ended the session, and says little about why.
+pub(super) fn broken(meter: &Meter, reason: Option<Reason>) -> Error {
     let message = match reason {
-        Some(Reason::ENHANCE_YOUR_CALM) => {
+        Some(Reason::ENHANCE_YOUR_CALM) if wear::is_worn(meter) => {
             "the session was ended: the server sent too many small or empty DATA frames, or frames for streams that were \
              over"
                 .into()
         }
+        Some(reason @ (Reason::ENHANCE_YOUR_CALM | Reason::COMPRESSION_ERROR)) => format!(
+            "the session was ended ({reason:?}): headers or trailers were malformed, in too many pieces, or far larger \
+             than `max_header_list_size`"
+        ),
         Some(reason) => format!("the server broke the protocol ({reason:?}) and the session was ended"),
         None => "the server broke the protocol and the session was ended".to_owned(),
     };

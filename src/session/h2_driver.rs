@@ -21,6 +21,7 @@ use super::keep_alive::{KeepAlive, Watch};
 use super::link::{Address, Observer};
 use super::meter::{Bounds, Meter, MeteredIo};
 use super::ping::Pings;
+use super::wear;
 use super::window::{Sizes, Windows};
 use super::writing::Writing;
 use crate::clock;
@@ -31,17 +32,11 @@ use crate::state::SessionId;
 /// How many streams that we reset the `h2` crate remembers, and for how long, so that late frames are ignored.
 const REMEMBERED_RESETS: usize = 1024;
 const REMEMBERED_FOR: Duration = Duration::from_secs(10);
-/// Its cap on stream errors of ours in a session's life, and where rotation begins (P17).
+/// Its cap on stream errors of ours in a session's life.
 const ERROR_RESETS: usize = 8192;
-const WORN_RESETS: u64 = 4096;
 /// Its bound on the memory that small DATA frames take, in bytes: what the meter allows to be unread, what may have come
-/// late for streams that were given up (which h2 never returns; there rotation begins), and one read.
+/// late for streams that were given up (which h2 never returns), and one read.
 const DATA_FRAME_BUDGET: u64 = 4 << 20;
-const WORN_LATE_FRAMES: u64 = 2 << 20;
-/// Its fixed cap on empty DATA frames is 100.
-const WORN_EMPTY_FRAMES: u64 = 50;
-/// Client stream ids end at 2^31.
-const WORN_STREAMS: u64 = (1 << 30) - (1 << 16);
 /// GOAWAY and RST_STREAM with this code ask for HTTP/1.1 (RFC 9113 §7).
 const HTTP_1_1_REQUIRED: u32 = 0xd;
 
@@ -242,10 +237,7 @@ impl Driver {
 
     fn observe_wear(&mut self, alive: &Alive<Control>) {
         let meter = &self.control.meter;
-        let worn = meter.error_resets_sent() > WORN_RESETS
-            || meter.empty_data_frames() > WORN_EMPTY_FRAMES
-            || meter.late_overhead() > WORN_LATE_FRAMES
-            || meter.opened() > WORN_STREAMS;
+        let worn = wear::is_worn(meter) || wear::is_used_up(meter);
         if worn && !self.worn {
             self.worn = true;
             alive.observer.clone().worn(alive.id);
@@ -313,7 +305,7 @@ impl Driver {
                 Error::new(Kind::Goaway, "the server ended the session with GOAWAY").with_source(error)
             }
             Err(error) if error.is_io() => Error::new(Kind::Io, "the connection failed").with_source(error),
-            Err(error) => classify::broken(error.reason()).with_source(error),
+            Err(error) => classify::broken(meter, error.reason()).with_source(error),
             Ok(()) => Error::new(Kind::Io, "the server closed the connection"),
         }
     }

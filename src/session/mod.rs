@@ -38,6 +38,7 @@ mod outgoing;
 mod ping;
 mod tail;
 mod upload;
+mod wear;
 mod window;
 mod writing;
 
