@@ -106,3 +106,27 @@ fn an_idle_origin_costs_less_than_a_kibibyte() {
     assert_eq!(state.waiters.memory(), 0);
     assert_eq!(kept(&bench), 0);
 }
+
+#[test]
+fn the_choice_is_exact_beyond_a_hundred_streams() {
+    // P6
+    let mut bench = Bench::new(|limits| limits.max_sessions = 2);
+    let one = bench.serving(220);
+    for _ in 0..220 {
+        assert_eq!(bench.take(), one);
+    }
+    let waiter = bench.queue();
+    let other = bench.open(220);
+    assert_eq!(bench.granted(waiter), other);
+    for _ in 1..200 {
+        assert_eq!(bench.take(), other);
+    }
+    for _ in 0..60 {
+        bench.release(one);
+    }
+    // 160 of the one and 200 of the other; the other one was touched last.
+    for _ in 0..15 {
+        bench.release(other);
+        assert_eq!(bench.take(), one);
+    }
+}
