@@ -90,6 +90,16 @@ fn the_group_of_a_runtime_stays_while_anything_is_its_own() {
     warm.cancel(waiter);
     let session = warm.open(1);
     assert_eq!(warm.take_as(on(1)), session);
+
+    let mut later = Bench::new(|_| {});
+    let waiter = later.queue_as(on(1));
+    later.fail("no answer");
+    later.claim(waiter);
+    later.run(|state, now| state.warm(on(1), 1, now));
+    let waiter = later.queue_as(on(1));
+    later.cancel(waiter);
+    later.pass(secs(60));
+    assert_eq!(later.dials.len(), 1, "after the back-off, for those to come");
 }
 
 #[test]
