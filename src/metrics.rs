@@ -27,6 +27,9 @@ const VERSION: &str = "network.protocol.version";
 
 type Label = (&'static str, &'static str);
 
+/// Whether anybody can listen.
+pub(crate) const ENABLED: bool = cfg!(feature = "metrics");
+
 /// The labels that every metric of an origin carries. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Labels {

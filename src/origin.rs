@@ -73,6 +73,8 @@ pub trait Key: Clone + Eq + Hash + Send + Sync + 'static {
 pub struct Origin {
     https: bool,
     port: u16,
+    /// Where the host begins and ends in the authority.
+    host: (u16, u16),
     /// Only its host counts, which is in lower case. Reading an origin off a request copies nothing.
     authority: Authority,
 }
@@ -122,16 +124,50 @@ impl Origin {
     }
 
     fn from_authority(https: bool, authority: &Authority) -> Result<Self, Error> {
+        match Self::read_plain(https, authority) {
+            Some(origin) => Ok(origin),
+            None => Self::read(https, authority),
+        }
+    }
+
+    /// A name in lower case, and a port in digits where there is one: what nearly every request says, read in one pass.
+    fn read_plain(https: bool, authority: &Authority) -> Option<Self> {
+        let mut rest = authority.as_str().as_bytes();
+        while let Some((b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-' | b'_', after)) = rest.split_first() {
+            rest = after;
+        }
+        let host = u16::try_from(authority.as_str().len() - rest.len()).ok()?;
+        let port = match rest {
+            _ if host == 0 => return None,
+            [] => default_port(https),
+            [b':', digits @ ..] if (1..=5).contains(&digits.len()) => {
+                let digit = |port, digit: &u8| {
+                    digit
+                        .is_ascii_digit()
+                        .then(|| port * 10 + u32::from(digit - b'0'))
+                };
+                u16::try_from(digits.iter().try_fold(0_u32, digit)?).ok()?
+            }
+            _ => return None,
+        };
+        Some(Self {
+            https,
+            port,
+            host: (0, host),
+            authority: authority.clone(),
+        })
+    }
+
+    fn read(https: bool, authority: &Authority) -> Result<Self, Error> {
         let host = authority.host();
         let written = authority
             .as_str()
             .rsplit('@')
             .next()
             .and_then(|rest| rest.strip_prefix(host));
-        let default = if https { 443 } else { 80 };
         let port = match (authority.port_u16(), written) {
             (Some(port), _) => port,
-            (None, None | Some("" | ":")) => default,
+            (None, None | Some("" | ":")) => default_port(https),
             (None, Some(port)) => {
                 let message = format!("the port `{port}` of `{host}` is not in 0..=65535");
                 return Err(Error::config(message));
@@ -140,7 +176,7 @@ impl Origin {
         if host.is_empty() {
             return Err(Error::config(format!("the authority `{authority}` has no host")));
         }
-        Ok(Self::assemble(https, authority, port))
+        Self::assemble(https, authority, port)
     }
 
     fn new(https: bool, host: &str, port: u16) -> Result<Self, Error> {
@@ -152,26 +188,32 @@ impl Origin {
             host
         };
         match host.parse::<Authority>() {
-            Ok(authority) if authority.host() == host => Ok(Self::assemble(https, &authority, port)),
+            Ok(authority) if authority.host() == host => Self::assemble(https, &authority, port),
             _ => Err(Error::config(format!(
                 "`{host}` is not a host: give a name or an address without a port"
             ))),
         }
     }
 
-    fn assemble(https: bool, authority: &Authority, port: u16) -> Self {
+    fn assemble(https: bool, authority: &Authority, port: u16) -> Result<Self, Error> {
         let upper = authority.host().bytes().any(|byte| byte.is_ascii_uppercase());
         let lower = if upper {
             authority.host().to_ascii_lowercase().parse().ok()
         } else {
             None
         };
-        let authority = lower.unwrap_or_else(|| authority.clone());
-        Self {
+        let authority: Authority = lower.unwrap_or_else(|| authority.clone());
+        // User and password stand before the host, and may hold anything.
+        let before = authority.as_str().rfind('@').map_or(0, |at| at + 1);
+        let place = |at| u16::try_from(at).ok();
+        let host = place(before).zip(place(before + authority.host().len()));
+        let host = host.ok_or_else(|| Error::config("the authority is longer than 65,535 bytes"))?;
+        Ok(Self {
             https,
             port,
+            host,
             authority,
-        }
+        })
     }
 
     /// `https`?
@@ -189,7 +231,8 @@ impl Origin {
     /// The host in lower case; an IPv6 address keeps its brackets.
     #[must_use]
     pub fn host(&self) -> &str {
-        self.authority.host()
+        let (start, end) = self.host;
+        &self.authority.as_str()[usize::from(start)..usize::from(end)]
     }
 
     /// The port, explicit or the scheme's default.
@@ -209,6 +252,10 @@ impl Origin {
     }
 }
 
+fn default_port(https: bool) -> u16 {
+    if https { 443 } else { 80 }
+}
+
 impl Key for Origin {
     fn from_parts(parts: &Parts) -> Result<Self, Error> {
         Self::from_uri(&parts.uri)
@@ -219,11 +266,11 @@ impl Key for Origin {
     }
 
     fn detached(&self) -> Self {
-        let copied = self.host().parse();
-        Self {
-            authority: copied.unwrap_or_else(|_| self.authority.clone()),
-            ..*self
-        }
+        let copied = self.host().parse::<Authority>();
+        let copied = copied
+            .ok()
+            .and_then(|host| Self::assemble(self.https, &host, self.port).ok());
+        copied.unwrap_or_else(|| self.clone())
     }
 }
 
@@ -294,6 +341,16 @@ mod tests {
             Origin::https("::1", 8443).unwrap().uri().to_string(),
             "https://[::1]:8443/"
         );
+        for (text, host, port) in [
+            ("https://u:p@[::1]:8443", "[::1]", 8443),
+            ("https://u@A-b.c_d:", "a-b.c_d", 443),
+            ("http://10.0.0.1:08080", "10.0.0.1", 8080),
+            ("http://a~b", "a~b", 80),
+        ] {
+            let origin: Origin = text.parse().unwrap();
+            assert_eq!((origin.host(), origin.port()), (host, port), "{text}");
+            assert_eq!(origin.detached(), origin, "{text}");
+        }
         for (text, uri) in [
             ("https://a:443", "https://a/"),
             ("http://a:80", "http://a/"),

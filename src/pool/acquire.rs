@@ -43,7 +43,20 @@ impl<O: Key> Entry<O> {
         if want.first || self.core.permits.is_some() {
             return None;
         }
-        Slot::try_acquire(self, want.empty).map(|slot| Held { slot, permit: None })
+        let slot = Slot::try_acquire(self, want.empty).or_else(|| self.try_acquire_private(want))?;
+        Some(Held { slot, permit: None })
+    }
+
+    /// On a single-thread runtime, which has sessions of its own.
+    fn try_acquire_private(self: &Arc<Self>, want: Want) -> Option<Slot<Self>> {
+        let runtime = self.core.runtimes.known_private()?;
+        let caller = Caller {
+            runtime,
+            private: true,
+            empty: want.empty,
+            soft: false,
+        };
+        Slot::try_acquire_private(self, caller)
     }
 
     /// A slot on a session of this origin.

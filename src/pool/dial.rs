@@ -102,11 +102,11 @@ impl<O: Key> Dial<O> {
             None
         };
         let tally = Arc::new(entry.tally.session_opened(protocol.into()));
-        let session = Session {
+        let session = Arc::new(Session {
             wire,
             tally,
             opened_at: now,
-        };
+        });
         tracing::debug!(
             target: "h2pool",
             origin = %entry.key.origin(),

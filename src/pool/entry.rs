@@ -25,12 +25,11 @@ pub(crate) struct Entry<O: Key> {
     pub(super) key: O,
     pub(super) core: Arc<Core<O>>,
     pub(super) tally: Tally,
-    shared: Shared<Session, Error>,
+    shared: Shared<Arc<Session>, Error>,
     touched: AtomicBool,
 }
 
-/// The handle of a session of either kind.
-#[derive(Clone)]
+/// A session of either kind.
 pub(crate) struct Session {
     pub(super) wire: Wire,
     pub(super) tally: Arc<SessionTally>,
@@ -63,13 +62,17 @@ impl Session {
     }
 }
 
-impl Handle for Session {
+impl Handle for Arc<Session> {
     fn remnant(&self) -> Self {
         let wire = match &self.wire {
             Wire::H2(session) => Wire::H2Ending(session.control().clone()),
             other => other.clone(),
         };
-        Self { wire, ..self.clone() }
+        Self::new(Session {
+            wire,
+            tally: self.tally.clone(),
+            opened_at: self.opened_at,
+        })
     }
 
     fn close(&self, reason: Reason) {
@@ -142,7 +145,7 @@ impl<O: Key> Entry<O> {
     }
 
     /// Looks at the state and the handles without changing anything.
-    pub(super) fn shared(&self) -> &Shared<Session, Error> {
+    pub(super) fn shared(&self) -> &Shared<Arc<Session>, Error> {
         &self.shared
     }
 
@@ -170,10 +173,10 @@ impl<O: Key> Resident for Entry<O> {
 }
 
 impl<O: Key> Env for Entry<O> {
-    type Handle = Session;
+    type Handle = Arc<Session>;
     type Cause = Error;
 
-    fn shared(&self) -> &Shared<Session, Error> {
+    fn shared(&self) -> &Shared<Arc<Session>, Error> {
         &self.shared
     }
 

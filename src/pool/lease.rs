@@ -16,11 +16,15 @@ use crate::sync::Arc;
 
 /// A slot on a session, with the session's handle.
 pub struct Slot<E: Env> {
-    env: Arc<E>,
-    id: SessionId,
+    right: Right<E>,
     handle: E::Handle,
-    /// False once the slot was parked or exchanged.
-    owned: bool,
+}
+
+/// The slot itself; dropped, it is given back.
+struct Right<E: Env> {
+    /// `None` once somebody else has to give it back.
+    env: Option<Arc<E>>,
+    id: SessionId,
 }
 
 impl<E: Env> Slot<E> {
@@ -30,30 +34,47 @@ impl<E: Env> Slot<E> {
             let id = inner.state.try_acquire(empty)?;
             granted(inner, id)
         })?;
-        Some(Self {
-            env: env.clone(),
-            id,
-            handle,
-            owned: true,
-        })
+        Some(Self::new(env.clone(), id, handle))
+    }
+
+    /// The same for a caller on a single-thread runtime, on a session of that runtime.
+    pub fn try_acquire_private(env: &Arc<E>, caller: Caller) -> Option<Self> {
+        let (id, handle) = run(env, |inner| {
+            let id = inner.state.try_acquire_private(caller)?;
+            granted(inner, id)
+        })?;
+        Some(Self::new(env.clone(), id, handle))
+    }
+
+    fn new(env: Arc<E>, id: SessionId, handle: E::Handle) -> Self {
+        let right = Right { env: Some(env), id };
+        Self { right, handle }
     }
 
     /// The origin.
     pub fn env(&self) -> &Arc<E> {
-        &self.env
+        let env = self.right.env.as_ref();
+        env.expect("only `into_parts` takes it, with the slot")
+    }
+
+    /// The session.
+    pub fn handle(&self) -> &E::Handle {
+        &self.handle
     }
 
     /// The parts; whoever takes them gives the slot back.
-    pub fn into_parts(mut self) -> (Arc<E>, SessionId, E::Handle) {
-        self.owned = false;
-        (self.env.clone(), self.id, self.handle.clone())
+    pub fn into_parts(self) -> (Arc<E>, SessionId, E::Handle) {
+        let Self { mut right, handle } = self;
+        let env = right.env.take();
+        let env = env.expect("only this takes it");
+        (env, right.id, handle)
     }
 }
 
-impl<E: Env> Drop for Slot<E> {
+impl<E: Env> Drop for Right<E> {
     fn drop(&mut self) {
-        if self.owned {
-            let (env, id) = (&self.env, self.id);
+        if let Some(env) = &self.env {
+            let id = self.id;
             run(env, |inner| inner.state.release(id, || env.now()));
         }
     }
@@ -139,12 +160,7 @@ impl<E: Env> Queue<E> {
         });
         drop(waker);
         let (id, handle) = slot?;
-        Some(Slot {
-            env,
-            id,
-            handle,
-            owned: true,
-        })
+        Some(Slot::new(env, id, handle))
     }
 
     /// Polls a soft wait: ready when a slot is held, or was held and taken back.
@@ -177,12 +193,7 @@ impl<E: Env> Queue<E> {
             Step::Ready => Poll::Ready(Ok(None)),
             Step::Granted(id, handle) => {
                 self.stage = Stage::Done;
-                Poll::Ready(Ok(Some(Slot {
-                    env,
-                    id,
-                    handle,
-                    owned: true,
-                })))
+                Poll::Ready(Ok(Some(Slot::new(env, id, handle))))
             }
             Step::Refused(refusal) => {
                 self.stage = Stage::Done;

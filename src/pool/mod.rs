@@ -18,6 +18,7 @@ mod origin_pool;
 #[allow(unreachable_pub, reason = "the model checker sees it from outside")]
 mod registry;
 mod request;
+mod running;
 mod runtime;
 mod service;
 mod settings;
@@ -34,6 +35,7 @@ use http::{Request, Response};
 use self::acquire::{Held, Want};
 use self::handle::Lifeline;
 use self::request::Exchange;
+use self::running::{Running, Ticket};
 use self::shared::run;
 use crate::builder::Builder;
 use crate::clock;
@@ -142,16 +144,14 @@ impl<O: Key> H2Pool<O> {
         if entry.goes_elsewhere() {
             return Err(entry.name(self::dial::h1_only()));
         }
-        let held = self
-            .lifeline
-            .acquire(
-                &mut entry,
-                Want {
-                    empty: true,
-                    first: false,
-                },
-            )
-            .await?;
+        let want = Want {
+            empty: true,
+            first: false,
+        };
+        let held = match entry.try_acquire(want) {
+            Some(held) => held,
+            None => self.lifeline.acquire(&mut entry, want).await?,
+        };
         Ok(Lease {
             held,
             lifeline: self.lifeline.clone(),
@@ -268,9 +268,11 @@ impl<O: Key> Lease<O> {
         let (mut parts, body) = request.into_parts();
         service::complete(&mut parts, entry.key.origin())?;
         let body = Outgoing::new(body, entry.core.config.replay_buffer);
-        Exchange::new(self.lifeline, entry, parts, body)
-            .run(Some(self.held), true)
-            .await
+        Running::new(
+            Exchange::new(self.lifeline, entry, parts, body),
+            Ticket::Held(self.held),
+        )
+        .await
     }
 }
 

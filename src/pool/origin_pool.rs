@@ -22,6 +22,7 @@ use super::entry::Entry;
 use super::handle::Lifeline;
 use super::lease::{Queue, Refusal};
 use super::request::Exchange;
+use super::running::{Running, Ticket};
 use super::service::ResponseFuture;
 use crate::error::{BoxError, Error};
 use crate::origin::{Key, Origin};
@@ -142,6 +143,19 @@ impl<O: Key> OriginPool<O> {
         Poll::Ready(Ok(()))
     }
 
+    fn exchange<B>(&self, request: Request<B>) -> Result<Exchange<O>, Error>
+    where
+        B: http_body::Body + Send + 'static,
+        B::Data: Buf + Send,
+        B::Error: Into<BoxError>,
+    {
+        let entry = self.lifeline.entry(&self.key)?;
+        let (mut parts, body) = request.into_parts();
+        let body = Outgoing::new(body, entry.core.config.replay_buffer);
+        super::service::complete(&mut parts, self.key.origin())?;
+        Ok(Exchange::new(self.lifeline.clone(), entry, parts, body))
+    }
+
     /// A place in the queue, unless no slot is needed.
     fn ask(&self) -> Result<Option<Wait<O>>, Error> {
         // Before the handle is found open, so that no closing is missed.
@@ -215,27 +229,15 @@ where
             return ResponseFuture::new(async { Err(error) });
         }
         // Now: from here on the slot is the call's, polled or not.
-        let held = match ready {
-            Readiness::Held(queue) => Some(queue.firm_up()),
-            _ => None,
+        let ticket = match ready {
+            // One that was taken back: first in the queue.
+            Readiness::Held(queue) => queue.firm_up().map_or(Ticket::Returning, Ticket::Slot),
+            _ => Ticket::Nothing,
         };
-        let (lifeline, key) = (self.lifeline.clone(), self.key.clone());
-        let (mut parts, body) = request.into_parts();
-        ResponseFuture::new(async move {
-            let entry = lifeline.entry(&key)?;
-            let body = Outgoing::new(body, entry.core.config.replay_buffer);
-            super::service::complete(&mut parts, key.origin())?;
-            let mut exchange = Exchange::new(lifeline, entry, parts, body);
-            match held {
-                Some(Some(slot)) => {
-                    let held = exchange.entry.with_permit(slot, Waited::default()).await?;
-                    exchange.run(Some(held), true).await
-                }
-                // It was taken back: first in the queue.
-                Some(None) => exchange.run(None, true).await,
-                None => exchange.run(None, false).await,
-            }
-        })
+        match self.exchange(request) {
+            Ok(exchange) => ResponseFuture::new(Running::new(exchange, ticket)),
+            Err(error) => ResponseFuture::new(std::future::ready(Err(error))),
+        }
     }
 }
 

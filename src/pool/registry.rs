@@ -29,7 +29,8 @@ pub struct Registry<K, V> {
 pub type Inserted<V> = (Arc<V>, Vec<Arc<V>>);
 
 struct Map<K, V> {
-    entries: HashMap<K, Arc<V>>,
+    /// Its seed is random, and what an attacker could gain by collisions is bounded by the capacity.
+    entries: HashMap<K, Arc<V>, foldhash::fast::RandomState>,
     /// The order in which they are asked to leave; may name some that have left.
     circle: VecDeque<K>,
 }
@@ -39,7 +40,7 @@ impl<K: Clone + Eq + Hash, V: Resident> Registry<K, V> {
     pub fn new(capacity: usize) -> Self {
         Self {
             map: RwLock::new(Map {
-                entries: HashMap::new(),
+                entries: HashMap::default(),
                 circle: VecDeque::new(),
             }),
             capacity,

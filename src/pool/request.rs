@@ -12,6 +12,7 @@
 //!                   └───▶ failed
 //! ```
 
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,7 +28,7 @@ use super::lease::Slot;
 use crate::error::{Chain, Error, Kind};
 use crate::origin::Key;
 use crate::session::link::{Failure, Occupied};
-use crate::session::{Body, Outgoing, needs_settings, send_h2};
+use crate::session::{Body, H2Sending, Outgoing, needs_settings};
 
 /// The pause before the second replay; doubled from one to the next, jittered between half and the whole.
 const REPLAY_PAUSE: Duration = Duration::from_millis(50);
@@ -36,8 +37,7 @@ const REPLAY_PAUSE: Duration = Duration::from_millis(50);
 /// not waiting for them, and streams excluded by a GOAWAY that covers others.
 const SPARED: usize = 1_000;
 
-/// A request on its way. What does not happen on the way of a request on a warm pool (waiting, replays, HTTP/1.1) is boxed
-/// where it is awaited, so that the future of every request stays small.
+/// A request, and what is known of its attempts.
 pub(super) struct Exchange<O: Key> {
     pub(super) lifeline: Arc<Lifeline<O>>,
     pub(super) entry: Arc<Entry<O>>,
@@ -47,6 +47,27 @@ pub(super) struct Exchange<O: Key> {
     authenticated: bool,
     /// Replays that were nobody's fault and did not count.
     spared: usize,
+}
+
+/// Where a request stands that is not at its beginning.
+pub(super) struct Standing<O: Key> {
+    /// A slot that it has already.
+    pub(super) held: Option<Held<O>>,
+    /// The caller had its turn.
+    pub(super) first: bool,
+    /// What the first attempt came to.
+    pub(super) sent: Option<Result<Response<Body>, Failure>>,
+}
+
+impl<O: Key> Standing<O> {
+    /// It has a slot, or none yet.
+    pub(super) fn with(held: Option<Held<O>>, first: bool) -> Self {
+        Self {
+            held,
+            first,
+            sent: None,
+        }
+    }
 }
 
 impl<O: Key> Exchange<O> {
@@ -68,30 +89,83 @@ impl<O: Key> Exchange<O> {
 }
 
 impl<O: Key> Exchange<O> {
-    /// Sends the request, on `held` if the caller has a slot already.
-    pub(super) async fn run(&mut self, held: Option<Held<O>>, first: bool) -> Result<Response<Body>, Error> {
-        if held.is_none() && self.entry.goes_elsewhere() {
-            return Box::pin(self.fall_back()).await;
+    /// The first attempt, as far as it goes without waiting; what else is to be done, [`run`](Self::run) does.
+    pub(super) fn begin(
+        &mut self,
+        held: Option<Held<O>>,
+        first: bool,
+    ) -> Result<H2Sending, Box<Standing<O>>> {
+        if held.is_none() && (self.lifeline.is_closed() || self.entry.goes_elsewhere()) {
+            return Err(Box::new(Standing::with(None, first)));
         }
-        let mut next = held;
-        let mut want = Want {
+        let held = match held {
+            Some(held) => held,
+            None => match self.entry.try_acquire(self.want(first)) {
+                Some(held) => held,
+                None => return Err(Box::new(Standing::with(None, first))),
+            },
+        };
+        if !matches!(held.slot.handle().wire, Wire::H2(_)) {
+            return Err(Box::new(Standing::with(Some(held), first)));
+        }
+        let (session, slot) = self.occupy(held);
+        let Wire::H2(session) = session else {
+            return Err(Box::new(Standing::with(None, true)));
+        };
+        let patience = self.entry.core.patience;
+        let sending = H2Sending::start(session, slot, &self.parts, self.body.as_ref(), patience);
+        sending.map_err(|failure| {
+            Box::new(Standing {
+                held: None,
+                first: true,
+                sent: Some(Err(failure)),
+            })
+        })
+    }
+
+    fn want(&self, first: bool) -> Want {
+        Want {
             empty: self.body.is_none() && !needs_settings(&self.parts),
             first,
-        };
+        }
+    }
+
+    /// Sends the request, from where it stands to its response.
+    pub(super) async fn run(&mut self, standing: Standing<O>) -> Result<Response<Body>, Error> {
+        let Standing {
+            held: mut next,
+            first,
+            mut sent,
+        } = standing;
+        if sent.is_none() && next.is_none() {
+            if self.lifeline.is_closed() {
+                return Err(self.entry.name(super::core::closed()));
+            }
+            if self.entry.goes_elsewhere() {
+                return Box::pin(self.fall_back()).await;
+            }
+        }
+        let mut want = self.want(first);
         let mut replays = 0;
         let mut misdirected = false;
         loop {
-            let held = match next.take() {
-                Some(held) => held,
-                None => match self.slot(want).await {
-                    Err(error) if error.is_h1_only() && self.entry.core.fallback.is_some() => {
-                        return Box::pin(self.fall_back()).await;
-                    }
-                    acquired => acquired?,
-                },
+            let answer = match sent.take() {
+                Some(answer) => answer,
+                None => {
+                    let held = match next.take() {
+                        Some(held) => held,
+                        None => match self.slot(want).await {
+                            Err(error) if error.is_h1_only() && self.entry.core.fallback.is_some() => {
+                                return Box::pin(self.fall_back()).await;
+                            }
+                            acquired => acquired?,
+                        },
+                    };
+                    self.send(held).await
+                }
             };
             want.first = true;
-            let failure = match self.send(held).await {
+            let failure = match answer {
                 Ok(response) if response.status() == StatusCode::MISDIRECTED_REQUEST && !misdirected => {
                     misdirected = true;
                     // The body went with the response: over HTTP/1.1, or with an upload that goes on.
@@ -147,13 +221,22 @@ impl<O: Key> Exchange<O> {
         }
     }
 
-    async fn send(&mut self, held: Held<O>) -> Result<Response<Body>, Failure> {
+    /// Turns a slot into a stream's.
+    fn occupy(&mut self, held: Held<O>) -> (Wire, Occupied) {
         let (entry, id, session) = held.slot.into_parts();
-        let slot = Occupied::new(entry, id, session.tally.stream_started(), held.permit);
-        let patience = self.entry.core.patience;
         self.authenticated = session.address().authenticated;
-        match session.wire {
-            Wire::H2(session) => send_h2(session, slot, &self.parts, &mut self.body, patience).await,
+        let tally = session.tally.stream_started();
+        (session.wire.clone(), Occupied::new(entry, id, tally, held.permit))
+    }
+
+    async fn send(&mut self, held: Held<O>) -> Result<Response<Body>, Failure> {
+        let (wire, slot) = self.occupy(held);
+        let patience = self.entry.core.patience;
+        match wire {
+            Wire::H2(session) => {
+                let mut sending = H2Sending::start(session, slot, &self.parts, self.body.as_ref(), patience)?;
+                poll_fn(|cx| sending.poll(&mut self.body, cx)).await
+            }
             Wire::H2Ending(_) => {
                 let ending = Error::new(Kind::Goaway, "the session is ending");
                 Err(Failure::NotSent(ending.with_unprocessed(true)))

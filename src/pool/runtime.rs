@@ -101,6 +101,19 @@ impl Runtimes {
             .cloned()
     }
 
+    /// The caller's, if it is single-threaded and known already.
+    pub(super) fn known_private(&self) -> Option<RuntimeId> {
+        let handle = Handle::try_current().ok()?;
+        if handle.runtime_flavor() != RuntimeFlavor::CurrentThread {
+            return None;
+        }
+        let id = handle.id();
+        let list = self.list.read();
+        list.iter()
+            .find(|runtime| runtime.handle.id() == id)
+            .map(|runtime| runtime.id)
+    }
+
     pub(super) fn get(&self, id: RuntimeId) -> Option<Arc<Runtime>> {
         self.list.read().iter().find(|runtime| runtime.id == id).cloned()
     }

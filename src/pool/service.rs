@@ -13,6 +13,7 @@ use tower_service::Service;
 
 use super::H2Pool;
 use super::request::Exchange;
+use super::running::{Running, Ticket};
 use crate::error::{BoxError, Error};
 use crate::origin::{Key, Origin};
 use crate::session::{Body, Outgoing};
@@ -103,15 +104,24 @@ impl<O: Key> H2Pool<O> {
         B::Data: Buf + Send,
         B::Error: Into<BoxError>,
     {
-        let lifeline = self.lifeline.clone();
+        match self.exchange(request) {
+            Ok(exchange) => ResponseFuture::new(Running::new(exchange, Ticket::Nothing)),
+            Err(error) => ResponseFuture::new(std::future::ready(Err(error))),
+        }
+    }
+
+    fn exchange<B>(&self, request: Request<B>) -> Result<Exchange<O>, Error>
+    where
+        B: http_body::Body + Send + 'static,
+        B::Data: Buf + Send,
+        B::Error: Into<BoxError>,
+    {
         let (mut parts, body) = request.into_parts();
-        ResponseFuture::new(async move {
-            let key = O::from_parts(&parts)?;
-            let entry = lifeline.entry(&key)?;
-            complete(&mut parts, key.origin())?;
-            let body = Outgoing::new(body, entry.core.config.replay_buffer);
-            Exchange::new(lifeline, entry, parts, body).run(None, false).await
-        })
+        let key = O::from_parts(&parts)?;
+        let entry = self.lifeline.entry(&key)?;
+        complete(&mut parts, key.origin())?;
+        let body = Outgoing::new(body, entry.core.config.replay_buffer);
+        Ok(Exchange::new(self.lifeline.clone(), entry, parts, body))
     }
 }
 

@@ -232,6 +232,23 @@ enum Effect<H> {
     Arm(Instant),
 }
 
+impl<H: Handle> Effect<H> {
+    fn carry_out<E: Env<Handle = H>>(self, env: &Arc<E>) {
+        match self {
+            Self::Wake(waker) => waker.wake(),
+            Self::Dial(order) => E::dial(env, order),
+            Self::Close(handle, reason) => handle.close(reason),
+            Self::Kill(handle, reason) => handle.kill(reason),
+            Self::Probe(handle) => handle.probe(),
+            Self::Wasted => env.wasted(),
+            Self::Arm(at) => {
+                let keeper = E::arm(env, at);
+                env.shared().inner.lock().armed_on = keeper;
+            }
+        }
+    }
+}
+
 /// The first effect inline, the others in a vector that most operations never need.
 struct Effects<H> {
     first: Option<Effect<H>>,
@@ -239,20 +256,11 @@ struct Effects<H> {
 }
 
 impl<H: Handle> Effects<H> {
+    #[inline]
     fn carry_out<E: Env<Handle = H>>(self, env: &Arc<E>) {
-        for effect in self.first.into_iter().chain(self.rest) {
-            match effect {
-                Effect::Wake(waker) => waker.wake(),
-                Effect::Dial(order) => E::dial(env, order),
-                Effect::Close(handle, reason) => handle.close(reason),
-                Effect::Kill(handle, reason) => handle.kill(reason),
-                Effect::Probe(handle) => handle.probe(),
-                Effect::Wasted => env.wasted(),
-                Effect::Arm(at) => {
-                    let keeper = E::arm(env, at);
-                    env.shared().inner.lock().armed_on = keeper;
-                }
-            }
+        if let Some(first) = self.first {
+            first.carry_out(env);
+            self.rest.into_iter().for_each(|effect| effect.carry_out(env));
         }
     }
 }

@@ -8,7 +8,7 @@ use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -43,72 +43,187 @@ pub(crate) struct Patience {
 }
 
 /// A request whose response has not come. Dropped, it is cancelled.
-struct Pending {
+pub(crate) struct Sending {
     response: Option<ResponseFuture>,
-    stream: Option<SendStream<Bytes>>,
     upload: Option<Upload>,
     tail: Option<Tail>,
     interim: Interim,
+    patient: Bound,
+    /// Its request does not end before the response comes.
+    tunnel: bool,
+    /// It was handed to h2 before the server's SETTINGS were known.
+    early: bool,
+    /// It asks for a head alone.
+    head: bool,
 }
 
-impl Pending {
-    /// The stream is over, or goes on in other hands.
-    fn settle(&mut self) -> Option<Tail> {
-        self.response = None;
-        self.stream = None;
-        self.tail.take()
+impl Drop for Sending {
+    fn drop(&mut self) {
+        self.give_up();
     }
 }
 
-impl Drop for Pending {
-    fn drop(&mut self) {
+type Answer = Result<Result<Response<RecvStream>, h2::Error>, Error>;
+
+impl Sending {
+    /// Hands the head to h2. The body stays with the caller until the response has come, so that it can be sent again.
+    pub(crate) fn start(
+        session: Arc<H2>,
+        slot: Occupied,
+        parts: &Parts,
+        body: Option<&Outgoing>,
+        patience: Patience,
+    ) -> Result<Self, Failure> {
+        let request = head::for_h2(parts, body.map_or(Some(0), Outgoing::exact_size));
+        let request = request.map_err(Failure::Failed)?;
+        let extended = head::is_extended_connect(&request);
+        if !session.try_open(body.is_some() || extended) {
+            let gone = Error::new(Kind::Goaway, "the session took no more streams").with_unprocessed(true);
+            return Err(Failure::NotSent(gone));
+        }
+        let early = !session.control.is_ready();
+        let length = body.and_then(|_| content_length(request.headers()));
+        let interim = Interim::from_now(&session.control.meter);
+        let (response, stream) = open(&session, &slot, request, body.is_none(), extended)?;
+        if early {
+            session.control.meter.hand();
+        }
+        let upload = body.map(|_| Upload::new(stream, length, patience.write));
+        Ok(Self {
+            tail: Some(Tail::new(session, response.stream_id().as_u32(), slot)),
+            response: Some(response),
+            upload,
+            interim,
+            patient: Bound::new(patience.header),
+            tunnel: head::opens_tunnel(parts),
+            early,
+            head: parts.method == Method::HEAD,
+        })
+    }
+
+    /// The response, once its headers are here.
+    pub(crate) fn poll(
+        &mut self,
+        body: &mut Option<Outgoing>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Response<Body>, Failure>> {
+        Poll::Ready(match ready!(self.poll_answer(body, cx)) {
+            Ok(Ok(response)) => Ok(self.deliver(response, body)),
+            Ok(Err(error)) => Err(self.failed(error)),
+            Err(error) => {
+                self.give_up();
+                Err(Failure::Failed(error))
+            }
+        })
+    }
+
+    fn poll_answer(&mut self, body: &mut Option<Outgoing>, cx: &mut Context<'_>) -> Poll<Answer> {
+        if let (Some(upload), Some(body)) = (&mut self.upload, body.as_mut()) {
+            match upload.poll(body, cx) {
+                Poll::Pending => {}
+                Poll::Ready(Ok(()) | Err(Cut::Theirs)) => self.upload = None,
+                Poll::Ready(Err(Cut::Ours(error))) => return Poll::Ready(Err(error)),
+            }
+        }
+        let (Some(response), Some(tail)) = (&mut self.response, &self.tail) else {
+            return Poll::Pending;
+        };
+        if let Err(violation) = self.interim.take_in(response, tail, cx) {
+            return Poll::Ready(Err(classify::stream_over_bound(violation)));
+        }
+        if let Poll::Ready(answer) = Pin::new(response).poll(cx) {
+            return Poll::Ready(Ok(answer));
+        }
+        if let Some(violation) = tail.violation() {
+            return Poll::Ready(Err(classify::stream_over_bound(violation)));
+        }
+        // The request of a tunnel does not end before the response comes.
+        if self.upload.is_some() && !self.tunnel {
+            return Poll::Pending;
+        }
+        self.patient.poll(cx).map(|()| Err(late_headers()))
+    }
+
+    /// The stream is over, or goes on in other hands.
+    fn settle(&mut self) -> Option<Tail> {
+        self.response = None;
+        self.tail.take()
+    }
+
+    fn give_up(&mut self) {
         // First h2 forgets the stream, then the slot is free: the next one must not be queued behind this one's reset.
         self.response = None;
-        self.stream = None;
         self.upload = None;
         if let Some(tail) = self.tail.take() {
             tail.give_up();
         }
     }
-}
 
-/// Sends a request. The body stays with the caller until the response has come, so that it can be sent again.
-pub(crate) async fn send(
-    session: Arc<H2>,
-    slot: Occupied,
-    parts: &Parts,
-    body: &mut Option<Outgoing>,
-    patience: Patience,
-) -> Result<Response<Body>, Failure> {
-    let request =
-        head::for_h2(parts, body.as_ref().map_or(Some(0), Outgoing::exact_size)).map_err(Failure::Failed)?;
-    let tunnel = head::opens_tunnel(parts);
-    let length = content_length(request.headers());
-    let (mut pending, early) = open(session, slot, request, body.is_some(), length, patience)?;
-    let mut patient = Bound::new(patience.header);
-    let answer = poll_fn(|cx| poll_response(&mut pending, body, tunnel, &mut patient, cx)).await;
-    match answer {
-        Ok(Ok(response)) => Ok(deliver(pending, response, body, &parts.method)),
-        Ok(Err(error)) => Err(failed(pending, error, early)),
-        Err(error) => Err(Failure::Failed(error)),
+    fn failed(&mut self, error: h2::Error) -> Failure {
+        let Some(tail) = self.settle() else {
+            return Failure::Failed(Error::new(Kind::Io, "the stream was lost").with_source(error));
+        };
+        let sent = match tail.control().meter.is_written(tail.id()) {
+            false => Sent::Not,
+            true if self.early => Sent::Early,
+            true => Sent::Whole,
+        };
+        let failure = classify::before_response(tail.control(), tail.violation(), error, sent);
+        if let Failure::Unprocessed {
+            error,
+            blameless: false,
+        } = &failure
+        {
+            if error.is_reset() {
+                if let Some(slot) = tail.slot() {
+                    slot.report(Observer::refused);
+                }
+            }
+        }
+        self.upload = None;
+        failure
+    }
+
+    fn deliver(&mut self, mut response: Response<RecvStream>, body: &mut Option<Outgoing>) -> Response<Body> {
+        // A body that was sent whole stays with the caller, who may have to send it again (P23).
+        let upload = self.upload.take().and_then(|upload| Some((upload, body.take()?)));
+        let Some(tail) = self.settle() else {
+            return response.map(|_| Body::empty());
+        };
+        let control = tail.control();
+        let reused =
+            control.answered.load(Ordering::Relaxed) || control.answered.swap(true, Ordering::AcqRel);
+        if let Some(slot) = tail.slot().filter(|_| !reused) {
+            slot.report(Observer::answered);
+        }
+        let length = body_length(&response, self.head);
+        control.inform(response.extensions_mut(), reused);
+        response.map(|incoming| match upload {
+            None if incoming.is_end_stream() => {
+                // First h2 forgets the stream, then the slot is free.
+                drop(incoming);
+                drop(tail);
+                Body::empty()
+            }
+            None => Body::h2(incoming, Upstream::Done(tail), length),
+            Some((upload, outgoing)) => {
+                let tail = Arc::new(tail);
+                let task = tokio::spawn(finish_upload(upload, outgoing, tail.clone()));
+                let task = Uploading::new(task.abort_handle());
+                Body::h2(incoming, Upstream::Running(tail, task), length)
+            }
+        })
     }
 }
 
-/// Hands the head to h2. True: before the server's SETTINGS were known.
+/// Hands the head to h2, on a session that counts the stream already.
 fn open(
-    session: Arc<H2>,
-    slot: Occupied,
+    session: &H2,
+    slot: &Occupied,
     request: Request<()>,
-    has_body: bool,
-    length: Option<u64>,
-    patience: Patience,
-) -> Result<(Pending, bool), Failure> {
-    let extended = head::is_extended_connect(&request);
-    if !session.try_open(has_body || extended) {
-        let gone = Error::new(Kind::Goaway, "the session took no more streams").with_unprocessed(true);
-        return Err(Failure::NotSent(gone));
-    }
-    let early = !session.control.is_ready();
+    whole: bool,
+    extended: bool,
+) -> Result<(ResponseFuture, SendStream<Bytes>), Failure> {
     let mut sender = session.sender.clone();
     if extended && !sender.is_extended_connect_protocol_enabled() {
         session.control.stream_over();
@@ -116,133 +231,21 @@ fn open(
                        ENABLE_CONNECT_PROTOCOL";
         return Err(Failure::Failed(Error::config(message)));
     }
-    let (response, stream) = match sender.send_request(request, !has_body) {
-        Ok(opened) => opened,
-        Err(error) => {
-            session.control.stream_over();
-            let failure = classify::not_opened(&session.control, error);
-            if let Failure::NotSent(cause) = &failure {
-                // The connection failed, though its last words may take their time: nobody is to be sent here again.
-                session.control.set_draining();
-                slot.report(|origin, id| origin.failing(id, cause.clone()));
-            }
-            return Err(failure);
+    sender.send_request(request, whole).map_err(|error| {
+        session.control.stream_over();
+        let failure = classify::not_opened(&session.control, error);
+        if let Failure::NotSent(cause) = &failure {
+            // The connection failed, though its last words may take their time: nobody is to be sent here again.
+            session.control.set_draining();
+            slot.report(|origin, id| origin.failing(id, cause.clone()));
         }
-    };
-    session.control.meter.hand();
-    drop(sender);
-    let tail = Tail::new(session, response.stream_id().as_u32(), slot);
-    let mut pending = Pending {
-        response: Some(response),
-        stream: None,
-        upload: None,
-        tail: Some(tail),
-        interim: Interim::default(),
-    };
-    if has_body {
-        pending.upload = Some(Upload::new(stream, length, patience.write));
-    } else {
-        pending.stream = Some(stream);
-    }
-    Ok((pending, early))
-}
-
-type Answer = Result<Result<Response<RecvStream>, h2::Error>, Error>;
-
-fn poll_response(
-    pending: &mut Pending,
-    body: &mut Option<Outgoing>,
-    tunnel: bool,
-    patient: &mut Bound,
-    cx: &mut Context<'_>,
-) -> Poll<Answer> {
-    if let (Some(upload), Some(body)) = (&mut pending.upload, body.as_mut()) {
-        match upload.poll(body, cx) {
-            Poll::Pending => {}
-            Poll::Ready(Ok(()) | Err(Cut::Theirs)) => pending.upload = None,
-            Poll::Ready(Err(Cut::Ours(error))) => return Poll::Ready(Err(error)),
-        }
-    }
-    let (Some(response), Some(tail)) = (&mut pending.response, &pending.tail) else {
-        return Poll::Pending;
-    };
-    if let Err(violation) = pending.interim.take_in(response, tail, cx) {
-        return Poll::Ready(Err(classify::stream_over_bound(violation)));
-    }
-    if let Poll::Ready(answer) = Pin::new(response).poll(cx) {
-        return Poll::Ready(Ok(answer));
-    }
-    if let Some(violation) = tail.violation() {
-        return Poll::Ready(Err(classify::stream_over_bound(violation)));
-    }
-    // The request of a tunnel does not end before the response comes.
-    if pending.upload.is_some() && !tunnel {
-        return Poll::Pending;
-    }
-    patient.poll(cx).map(|()| Err(late_headers()))
-}
-
-fn failed(mut pending: Pending, error: h2::Error, early: bool) -> Failure {
-    let Some(tail) = pending.settle() else {
-        return Failure::Failed(Error::new(Kind::Io, "the stream was lost").with_source(error));
-    };
-    let sent = match tail.control().meter.is_written(tail.id()) {
-        false => Sent::Not,
-        true if early => Sent::Early,
-        true => Sent::Whole,
-    };
-    let failure = classify::before_response(tail.control(), tail.violation(), error, sent);
-    if let Failure::Unprocessed {
-        error,
-        blameless: false,
-    } = &failure
-    {
-        if error.is_reset() {
-            if let Some(slot) = tail.slot() {
-                slot.report(Observer::refused);
-            }
-        }
-    }
-    failure
-}
-
-fn deliver(
-    mut pending: Pending,
-    response: Response<RecvStream>,
-    body: &mut Option<Outgoing>,
-    method: &Method,
-) -> Response<Body> {
-    // A body that was sent whole stays with the caller, who may have to send it again (P23).
-    let upload = pending
-        .upload
-        .take()
-        .and_then(|upload| Some((upload, body.take()?)));
-    let Some(tail) = pending.settle() else {
-        return response.map(|_| Body::empty());
-    };
-    let control = tail.control();
-    let reused = control.answered.load(Ordering::Relaxed) || control.answered.swap(true, Ordering::AcqRel);
-    if let Some(slot) = tail.slot().filter(|_| !reused) {
-        slot.report(Observer::answered);
-    }
-    let info = control.info(reused);
-    let length = body_length(&response, method);
-    let mut response = response.map(|incoming| match upload {
-        None => Body::h2(incoming, Upstream::Done(tail), length),
-        Some((upload, outgoing)) => {
-            let tail = Arc::new(tail);
-            let task = tokio::spawn(finish_upload(upload, outgoing, tail.clone()));
-            let task = Uploading::new(task.abort_handle());
-            Body::h2(incoming, Upstream::Running(tail, task), length)
-        }
-    });
-    response.extensions_mut().insert(info);
-    response
+        failure
+    })
 }
 
 /// The length of a response's body, where the head tells: not of one that has none (RFC 9110 §8.6).
-fn body_length(response: &Response<RecvStream>, method: &Method) -> Option<u64> {
-    let bodyless = *method == Method::HEAD
+fn body_length(response: &Response<RecvStream>, head: bool) -> Option<u64> {
+    let bodyless = head
         || matches!(
             response.status(),
             StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED

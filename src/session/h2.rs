@@ -16,6 +16,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use h2::client::SendRequest;
+use http::Extensions;
 
 use super::alive::Ending;
 use super::held::Bodies;
@@ -62,6 +63,8 @@ pub(crate) struct Control {
     /// Response bodies that somebody holds.
     pub(super) bodies: Bodies,
     pub(super) address: Arc<Address>,
+    /// Those of every response but the first: to clone them costs less than to make them.
+    extensions: Extensions,
     pub(super) fault: Fault,
 }
 
@@ -88,6 +91,11 @@ impl H2 {
 
 impl Control {
     pub(super) fn new(meter: Arc<Meter>, address: Arc<Address>, fault: Fault, bodies: Bodies) -> Self {
+        let mut extensions = Extensions::new();
+        extensions.insert(ConnectionInfo {
+            shared: address.clone(),
+            reused: true,
+        });
         Self {
             meter,
             limit: AtomicU32::new(u32::MAX),
@@ -101,6 +109,7 @@ impl Control {
             stalled_above: AtomicU64::new(0),
             bodies,
             address,
+            extensions,
             fault,
         }
     }
@@ -196,12 +205,16 @@ impl Control {
         self.waker.wake();
     }
 
-    /// What a response on this session says about its connection.
-    pub(super) fn info(&self, reused: bool) -> ConnectionInfo {
-        ConnectionInfo {
+    /// Adds to a response what it says about its connection.
+    pub(super) fn inform(&self, extensions: &mut Extensions, reused: bool) {
+        if reused && extensions.is_empty() {
+            extensions.clone_from(&self.extensions);
+            return;
+        }
+        extensions.insert(ConnectionInfo {
             shared: self.address.clone(),
             reused,
-        }
+        });
     }
 
     pub(crate) fn address(&self) -> &Arc<Address> {

@@ -208,13 +208,12 @@ impl Driver {
             self.control.set_limit(limit);
             observer.clone().settings(id, limit);
         }
-        if let Some(goaway) = self
-            .control
-            .meter
-            .goaway()
-            .filter(|goaway| goaway.count != self.goaways)
-        {
-            self.goaways = goaway.count;
+        let goaways = self.control.meter.goaways();
+        let said = (goaways != self.goaways)
+            .then(|| self.control.meter.goaway())
+            .flatten();
+        if let Some(goaway) = said {
+            self.goaways = goaways;
             self.control.set_draining();
             self.report_answered(alive);
             if goaway.code == HTTP_1_1_REQUIRED {

@@ -16,6 +16,9 @@ const HOP_BY_HOP: [HeaderName; 5] = [
     header::UPGRADE,
 ];
 
+/// Credentials, which never enter the peer's dynamic table (RFC 7541 §7.1.3).
+const SECRET: [HeaderName; 3] = [header::AUTHORIZATION, header::COOKIE, header::PROXY_AUTHORIZATION];
+
 /// The `:protocol` of an extended CONNECT (RFC 8441), as a request extension.
 ///
 /// Such a request is sent once the server's SETTINGS are there and allow it; otherwise it fails with an error whose
@@ -54,14 +57,24 @@ pub(crate) fn for_h2(parts: &Parts, body_size: Option<u64>) -> Result<Request<()
     let mut request = Request::new(());
     *request.method_mut() = parts.method.clone();
     *request.version_mut() = Version::HTTP_2;
-    let mut headers = parts.headers.clone();
-    let host = headers.remove(header::HOST);
+    let mut host = None;
+    if !parts.headers.is_empty() {
+        let headers = request.headers_mut();
+        *headers = parts.headers.clone();
+        let special = Special::among(headers);
+        if special.host {
+            host = headers.remove(header::HOST);
+        }
+        if special.one_hop {
+            strip(headers);
+        }
+        if special.secret {
+            hide(headers);
+        }
+        check_length(headers, body_size)?;
+    }
     *request.uri_mut() = target(parts, host)?;
-    check_length(&headers, body_size)?;
-    strip(&mut headers);
-    hide(&mut headers);
-    add_length(&parts.method, &mut headers, body_size);
-    *request.headers_mut() = headers;
+    add_length(&parts.method, request.headers_mut(), body_size);
     if let Some(protocol) = parts.extensions.get::<Protocol>() {
         if parts.method != Method::CONNECT {
             return Err(Error::config(
@@ -71,6 +84,30 @@ pub(crate) fn for_h2(parts: &Parts, body_size: Option<u64>) -> Result<Request<()
         request.extensions_mut().insert(protocol.0.clone());
     }
     Ok(request)
+}
+
+/// Which headers need more than to be passed on; most requests have few of them, or none.
+#[derive(Default)]
+struct Special {
+    host: bool,
+    one_hop: bool,
+    secret: bool,
+}
+
+impl Special {
+    fn among(headers: &HeaderMap) -> Self {
+        let mut found = Self::default();
+        for name in headers.keys() {
+            if *name == header::HOST {
+                found.host = true;
+            } else if *name == header::TE || HOP_BY_HOP.contains(name) {
+                found.one_hop = true;
+            } else if SECRET.contains(name) {
+                found.secret = true;
+            }
+        }
+        found
+    }
 }
 
 /// A request must not promise another length than its body is known to have; where that is not known, it is checked
@@ -171,9 +208,8 @@ fn strip(headers: &mut HeaderMap) {
     }
 }
 
-/// Credentials never enter the peer's dynamic table (RFC 7541 §7.1.3).
 fn hide(headers: &mut HeaderMap) {
-    for name in [header::AUTHORIZATION, header::COOKIE, header::PROXY_AUTHORIZATION] {
+    for name in SECRET {
         if let header::Entry::Occupied(mut values) = headers.entry(name) {
             values.iter_mut().for_each(|value| value.set_sensitive(true));
         }

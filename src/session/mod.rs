@@ -43,7 +43,7 @@ mod window;
 mod writing;
 
 pub use body::Body;
-pub(crate) use exchange::{Patience, send as send_h2};
+pub(crate) use exchange::{Patience, Sending as H2Sending};
 #[cfg(feature = "http1")]
 pub(crate) use h1::H1;
 #[cfg(feature = "http1")]

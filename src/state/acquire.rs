@@ -19,6 +19,16 @@ impl<C: Clone> OriginState<C> {
         Some(self.grant(slot))
     }
 
+    /// The same for a caller on a single-thread runtime, on a session of that runtime; it overtakes nobody who waits there.
+    pub fn try_acquire_private(&mut self, caller: Caller) -> Option<SessionId> {
+        let group = self.known_group(caller)?;
+        if self.closed || !self.groups[group].queue.is_empty() {
+            return None;
+        }
+        let slot = self.pick(group, caller.empty, &Class::SOUND)?;
+        Some(self.grant(slot))
+    }
+
     /// A slot, or a place in the queue. Readiness is never refused a place: a full queue is pending to it (P29).
     pub fn acquire(&mut self, caller: Caller, clock: impl FnOnce() -> Instant) -> Acquired {
         self.enter(caller, clock, false)

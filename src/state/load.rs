@@ -57,6 +57,13 @@ impl LoadIndex {
         }
     }
 
+    /// Files a session that is in it under its load of now.
+    pub(super) fn reload(&mut self, sessions: &mut Slab<Session>, slot: u32) {
+        if let Some(buckets) = &mut self.0 {
+            buckets.reload(sessions, slot);
+        }
+    }
+
     /// Gives the memory back when there are no sessions at all.
     pub(super) fn release_memory(&mut self) {
         if self.0.as_ref().is_some_and(|buckets| buckets.summary == 0) {
@@ -122,6 +129,31 @@ impl Buckets {
             self.heads[level as usize] = next;
             if next == NONE {
                 self.clear_level(level);
+            }
+        }
+    }
+
+    /// The same as removing and inserting; quick for a session that is alone on its level and will be on the next, as
+    /// those of most origins are.
+    fn reload(&mut self, sessions: &mut Slab<Session>, slot: u32) {
+        let session = &mut sessions[slot as usize];
+        let level = session.in_use.min(LEVELS - 1);
+        match &mut session.link {
+            Some(link) if link.level == level => {}
+            Some(link)
+                if (link.prev, link.next) == (NONE, NONE)
+                    && self.heads.get(level as usize) == Some(&NONE) =>
+            {
+                let old = std::mem::replace(&mut link.level, level);
+                self.heads[old as usize] = NONE;
+                self.clear_level(old);
+                self.heads[level as usize] = slot;
+                self.words[(level / 64) as usize] |= 1 << (level % 64);
+                self.summary |= 1 << (level / 64);
+            }
+            _ => {
+                self.remove(sessions, slot);
+                self.insert(sessions, slot);
             }
         }
     }

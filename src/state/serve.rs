@@ -80,6 +80,9 @@ impl<C: Clone> OriginState<C> {
         let group = session.group;
         let wanted = session.wanted_class();
         let key = super::slot_of(slot);
+        if let Some(class) = session.class.filter(|class| Some(*class) == wanted) {
+            return self.groups[group].index[class as usize].reload(&mut self.sessions, key);
+        }
         if let Some(class) = session.class.take() {
             self.groups[group].index[class as usize].remove(&mut self.sessions, key);
         }

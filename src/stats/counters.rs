@@ -152,7 +152,7 @@ impl Tally {
 pub(crate) struct SessionTally {
     tally: Tally,
     protocol: SessionProtocol,
-    /// The number of open streams; [`CLOSED`] on top when the session is closed.
+    /// The number of open streams, which only metrics ask for; [`CLOSED`] on top when the session is closed.
     state: AtomicU64,
 }
 
@@ -167,10 +167,13 @@ impl SessionTally {
     /// A request is given to the session. It counts as running until the guard is dropped.
     pub(crate) fn stream_started(self: &Arc<Self>) -> StreamTally {
         add(&self.tally.counters.streams_started);
+        if !metrics::ENABLED {
+            return StreamTally { session: None };
+        }
         let first = self.state.fetch_add(1, Relaxed) == 0;
         metrics::stream_started(&self.tally.labels, first.then_some(self.protocol));
         StreamTally {
-            session: Arc::clone(self),
+            session: Some(Arc::clone(self)),
         }
     }
 
@@ -202,12 +205,15 @@ impl Drop for SessionTally {
 /// One open stream; ends when dropped.
 #[derive(Debug)]
 pub(crate) struct StreamTally {
-    session: Arc<SessionTally>,
+    /// `None` where nobody wants to know.
+    session: Option<Arc<SessionTally>>,
 }
 
 impl Drop for StreamTally {
     fn drop(&mut self) {
-        let session = &self.session;
+        let Some(session) = &self.session else {
+            return;
+        };
         let last = session.state.fetch_sub(1, Relaxed) == 1;
         metrics::stream_ended(&session.tally.labels, last.then_some(session.protocol));
     }

@@ -58,7 +58,7 @@ mod streams;
 mod tests;
 mod traffic;
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -81,7 +81,10 @@ pub(crate) struct Meter {
     late_overhead: Counter,
     /// The stream that is to be cut, 0 for none.
     accused: AtomicU32,
+    /// Some stream went over a bound.
+    marked: AtomicBool,
     goaway: Mutex<Option<Goaway>>,
+    goaways: AtomicU32,
     violation: OnceLock<Violation>,
     /// Nanoseconds from `epoch`, plus one, since which a write waits; 0 when none does.
     stalled: AtomicU64,
@@ -96,6 +99,7 @@ struct Incoming {
     headers_or_data: Counter,
     data_bytes: Counter,
     empty_data: Counter,
+    open_heads: Counter,
 }
 
 /// Counters of what the transport accepted from us.
@@ -150,7 +154,9 @@ impl Meter {
             unread: Counter::default(),
             late_overhead: Counter::default(),
             accused: AtomicU32::new(0),
+            marked: AtomicBool::new(false),
             goaway: Mutex::default(),
+            goaways: AtomicU32::new(0),
             violation: OnceLock::new(),
             stalled: AtomicU64::new(0),
             handed: AtomicU64::new(0),
@@ -187,6 +193,11 @@ impl Meter {
         self.incoming.empty_data.get()
     }
 
+    /// HEADERS frames that did not end their stream: interim responses, and heads of responses with a body.
+    pub(crate) fn open_heads(&self) -> u64 {
+        self.incoming.open_heads.get()
+    }
+
     /// One more stream was handed to h2.
     pub(crate) fn hand(&self) {
         self.handed.fetch_add(1, Ordering::Relaxed);
@@ -218,6 +229,11 @@ impl Meter {
     /// frames on streams that it forgot among them. It ends the session at `max_local_error_reset_streams` (1,024).
     pub(crate) fn error_resets_sent(&self) -> u64 {
         self.outgoing.error_resets.get()
+    }
+
+    /// How many GOAWAY frames came.
+    pub(crate) fn goaways(&self) -> u32 {
+        self.goaways.load(Ordering::Relaxed)
     }
 
     /// The peer's last GOAWAY.
@@ -269,6 +285,11 @@ impl Meter {
         self.accused.load(Ordering::Relaxed) != 0
     }
 
+    /// Some stream went over a bound: from now on they are looked at.
+    fn mark(&self) {
+        self.marked.store(true, Ordering::Relaxed);
+    }
+
     fn accuse(&self, id: Option<u32>) {
         self.accused.store(id.unwrap_or(0), Ordering::Relaxed);
     }
@@ -282,6 +303,10 @@ impl Meter {
 
     /// The bound that the peer went over on stream `id`.
     pub(crate) fn stream_violation(&self, id: u32) -> Option<Violation> {
+        // h2 wakes the stream after the meter saw the frame.
+        if !self.marked.load(Ordering::Relaxed) {
+            return None;
+        }
         self.streams.lock().get(id).and_then(|stream| stream.violation)
     }
 

@@ -1,5 +1,6 @@
 //! The accounting: what each frame means to the [`Meter`]. Pure: bytes and time in, counters out.
 
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use parking_lot::MutexGuard;
@@ -113,16 +114,22 @@ impl FromPeer {
                 let max = bounds.small_frames;
                 if streams.overhead() > max {
                     meter.accuse(streams.blame(max));
+                    meter.mark();
                 }
             }
             kind::HEADERS => {
                 seen.headers_or_data.add(1);
+                seen.open_heads.add(u64::from(!frame.is_end_stream()));
                 match streams.get_mut(id) {
                     Some(stream) => {
                         if stream.are_trailers(frame.is_end_stream()) {
                             self.trailers = Some(Trailers::new(frame));
                         }
-                        stream.headers(id, bytes, frame.is_end_stream(), &meter.bounds)?;
+                        let within = stream.headers(id, bytes, frame.is_end_stream(), &meter.bounds);
+                        if stream.violation.is_some() {
+                            meter.mark();
+                        }
+                        within?;
                     }
                     None => self.stray(meter, clock)?,
                 }
@@ -133,6 +140,9 @@ impl FromPeer {
                 }
                 if let Some(stream) = streams.get_mut(id) {
                     stream.continuation(id, bytes, &meter.bounds);
+                    if stream.violation.is_some() {
+                        meter.mark();
+                    }
                 }
             }
             kind::RST_STREAM => self.stray(meter, clock)?,
@@ -209,12 +219,14 @@ impl ToPeer {
     /// The transport accepted these bytes.
     #[inline]
     pub(super) fn feed(&mut self, meter: &Meter, mut bytes: &[u8]) {
+        // Taken for the first HEADERS, and kept for those that follow it.
+        let mut streams = None;
         while let Some(frame) = self.frames.next(&mut bytes) {
-            Self::frame(meter, frame);
+            Self::frame(meter, frame, &mut streams);
         }
     }
 
-    fn frame(meter: &Meter, frame: Frame) {
+    fn frame<'a>(meter: &'a Meter, frame: Frame, streams: &mut Option<MutexGuard<'a, Streams>>) {
         let sent = &meter.outgoing;
         match frame.kind {
             kind::DATA => {
@@ -222,10 +234,8 @@ impl ToPeer {
                 sent.data_frames.add(1);
             }
             kind::HEADERS => {
-                let new = meter
-                    .streams
-                    .lock()
-                    .opened(frame.stream, meter.incoming.frames.get());
+                let streams = streams.get_or_insert_with(|| meter.streams.lock());
+                let new = streams.opened(frame.stream, meter.incoming.frames.get());
                 sent.opened.add(u64::from(new));
             }
             kind::RST_STREAM if !matches!(frame.reset_code(), NO_ERROR | CANCEL) => sent.error_resets.add(1),
@@ -264,6 +274,7 @@ fn is_preface(frame: Frame) -> Result<(), Violation> {
 fn goaway(meter: &Meter, frame: Frame) -> Result<(), Violation> {
     let mut last = meter.goaway.lock();
     let count = last.map_or(1, |goaway| goaway.count + 1);
+    meter.goaways.store(count, Ordering::Relaxed);
     *last = Some(Goaway {
         last_stream_id: frame.goaway_last_stream(),
         code: frame.goaway_code(),

@@ -18,6 +18,24 @@ fn a_private_session_serves_only_its_own_runtime() {
 }
 
 #[test]
+fn a_slot_for_the_taking_is_one_of_the_own_runtime_and_overtakes_nobody() {
+    // P1, P11, P36
+    let mut bench = Bench::new(|limits| limits.max_sessions = 1);
+    let waiter = bench.queue_as(on(1));
+    let private = bench.open(2);
+    assert_eq!(bench.granted(waiter), private);
+    let mut take = |on| bench.run(|state, _| state.try_acquire_private(on));
+    assert_eq!(
+        (take(on(2)), take(on(1)), take(on(1))),
+        (None, Some(private), None)
+    );
+    let waiter = bench.queue_as(on(1));
+    bench.release(private);
+    assert_eq!(bench.run(|state, _| state.try_acquire_private(on(1))), None);
+    assert_eq!(bench.granted(waiter), private);
+}
+
+#[test]
 fn a_shared_session_serves_everybody() {
     // P36
     let mut bench = Bench::new(|_| {});
