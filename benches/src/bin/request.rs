@@ -1,0 +1,101 @@
+//! Requests over in-memory IO to the canned peer: to be run under callgrind, and printing the allocations of one. One
+//! thread, so that it is the same each time.
+
+use std::alloc::System;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use clap::{Parser, ValueEnum};
+use h2pool::connect::memory;
+use h2pool::{H2Pool, Origin};
+use h2pool_benches::canned;
+use h2pool_benches::transport::{Bare, Transport, bare};
+use http::{Uri, Version};
+use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
+use tokio::task::JoinSet;
+
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+#[derive(Debug, Parser)]
+struct Options {
+    transport: Kind,
+    /// Requests in all, after as many as there are callers to warm up.
+    #[arg(long, default_value_t = 10_000)]
+    requests: usize,
+    /// Requests in flight.
+    #[arg(long, default_value_t = 1)]
+    callers: usize,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Kind {
+    Bare,
+    H2pool,
+}
+
+fn main() -> Result<()> {
+    let options = Options::parse();
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?
+        .block_on(run(options))
+}
+
+async fn run(options: Options) -> Result<()> {
+    match options.transport {
+        Kind::Bare => {
+            let (io, server) = tokio::io::duplex(64 << 10);
+            tokio::spawn(canned::serve(server));
+            measure(Bare::new(vec![bare(io, 16_384).await?]), options).await
+        }
+        Kind::H2pool => {
+            let (connector, mut listener) = memory::pair::<Origin>();
+            tokio::spawn(async move {
+                let dial = listener.accept().await.context("a dial")?;
+                canned::serve(dial.accept(Version::HTTP_2)).await
+            });
+            let pool = H2Pool::builder()
+                .connector(connector)
+                .max_sessions(1)
+                .streams_per_session(1024)
+                .build()?;
+            measure(pool, options).await
+        }
+    }
+}
+
+async fn measure<T: Transport>(transport: T, options: Options) -> Result<()> {
+    let transport = Arc::new(transport);
+    requests(&transport, options.callers, 10).await?;
+    let region = Region::new(ALLOCATOR);
+    let each = options.requests / options.callers;
+    requests(&transport, options.callers, each).await?;
+    let change = region.change();
+    let per_request = |n: usize| n as f64 / (each * options.callers) as f64;
+    println!(
+        "allocations {:.2} reallocations {:.2} bytes {:.0}",
+        per_request(change.allocations),
+        per_request(change.reallocations),
+        per_request(change.bytes_allocated)
+    );
+    Ok(())
+}
+
+async fn requests<T: Transport>(transport: &Arc<T>, callers: usize, each: usize) -> Result<()> {
+    let uri = Uri::from_static("https://example.com/");
+    let mut tasks = JoinSet::new();
+    for _ in 0..callers {
+        let (transport, uri) = (transport.clone(), uri.clone());
+        tasks.spawn(async move {
+            for _ in 0..each {
+                transport.get(&uri).await?;
+            }
+            anyhow::Ok(())
+        });
+    }
+    while let Some(task) = tasks.join_next().await {
+        task??;
+    }
+    Ok(())
+}

@@ -1,0 +1,61 @@
+//! A server in memory that costs next to nothing: it knows frame headers and nothing else, and answers every HEADERS with
+//! the same response. So what is counted around it is the client's work.
+
+use anyhow::Result;
+use bytes::{Buf, BufMut, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+
+const PREFACE: usize = 24;
+const HEADER: usize = 9;
+const HEADERS: u8 = 1;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const ACK: u8 = 1;
+/// END_HEADERS and END_STREAM.
+const LAST: u8 = 5;
+/// `:status: 200` of HPACK's static table.
+const OK: u8 = 0x88;
+
+/// Answers until the client goes. All memory is taken before the first request.
+pub async fn serve(mut io: DuplexStream) -> Result<()> {
+    let (mut input, mut output) = (BytesMut::with_capacity(1 << 20), BytesMut::with_capacity(1 << 20));
+    // MAX_CONCURRENT_STREAMS 10,000.
+    frame(&mut output, SETTINGS, 0, 0, &[0, 3, 0, 0, 0x27, 0x10]);
+    io.write_all_buf(&mut output).await?;
+    let mut preface = [0; PREFACE];
+    io.read_exact(&mut preface).await?;
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        let read = io.read(&mut buffer).await?;
+        if read == 0 {
+            return Ok(());
+        }
+        input.extend_from_slice(&buffer[..read]);
+        while let Some(&[a, b, c, kind, flags, s0, s1, s2, s3]) = input.first_chunk::<HEADER>() {
+            let length = u32::from_be_bytes([0, a, b, c]) as usize;
+            if input.len() < HEADER + length {
+                break;
+            }
+            let stream = u32::from_be_bytes([s0, s1, s2, s3]);
+            match kind {
+                HEADERS => frame(&mut output, HEADERS, LAST, stream, &[OK]),
+                SETTINGS if flags & ACK == 0 => frame(&mut output, SETTINGS, ACK, 0, &[]),
+                PING if flags & ACK == 0 => {
+                    let payload: [u8; 8] = input[HEADER..HEADER + 8].try_into()?;
+                    frame(&mut output, PING, ACK, 0, &payload);
+                }
+                _ => {}
+            }
+            input.advance(HEADER + length);
+        }
+        io.write_all(&output).await?;
+        output.clear();
+    }
+}
+
+fn frame(output: &mut BytesMut, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
+    output.put_uint(payload.len() as u64, 3);
+    output.put_slice(&[kind, flags]);
+    output.put_u32(stream);
+    output.put_slice(payload);
+}
