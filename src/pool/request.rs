@@ -70,6 +70,13 @@ impl<O: Key> Standing<O> {
     }
 }
 
+/// What becomes of a misdirected request.
+enum Redirected<O: Key> {
+    To(Held<O>),
+    /// The response is the answer.
+    Not(Response<Body>),
+}
+
 impl<O: Key> Exchange<O> {
     pub(super) fn new(
         lifeline: Arc<Lifeline<O>>,
@@ -149,36 +156,25 @@ impl<O: Key> Exchange<O> {
         let mut replays = 0;
         let mut misdirected = false;
         loop {
-            let answer = match sent.take() {
-                Some(answer) => answer,
-                None => {
-                    let held = match next.take() {
-                        Some(held) => held,
-                        None => match self.slot(want).await {
-                            Err(error) if error.is_h1_only() && self.entry.core.fallback.is_some() => {
-                                return Box::pin(self.fall_back()).await;
-                            }
-                            acquired => acquired?,
-                        },
-                    };
-                    self.send(held).await
-                }
+            let answer = match (sent.take(), next.take()) {
+                (Some(answer), _) => answer,
+                (None, Some(held)) => self.send(held).await,
+                (None, None) => match self.slot(want).await {
+                    Ok(held) => self.send(held).await,
+                    Err(error) if error.is_h1_only() && self.entry.core.fallback.is_some() => {
+                        return Box::pin(self.fall_back()).await;
+                    }
+                    Err(error) => return Err(error),
+                },
             };
             want.first = true;
             let failure = match answer {
                 Ok(response) if response.status() == StatusCode::MISDIRECTED_REQUEST && !misdirected => {
                     misdirected = true;
-                    // The body went with the response: over HTTP/1.1, or with an upload that goes on.
-                    if self.body.is_none() && !want.empty {
-                        return Ok(response);
+                    match Box::pin(self.redirect(response, want)).await? {
+                        Redirected::To(own) => next = Some(own),
+                        Redirected::Not(response) => return Ok(response),
                     }
-                    let Some(own) = Box::pin(self.own_session()).await else {
-                        return Ok(response);
-                    };
-                    // Its permit, which may be the only one, goes before another is asked for.
-                    drop(response);
-                    let waited = Waited::returning();
-                    next = Some(Box::pin(self.entry.with_permit(own, waited)).await?);
                     continue;
                 }
                 Ok(response) => return Ok(response),
@@ -204,6 +200,21 @@ impl<O: Key> Exchange<O> {
                 Failure::Failed(error) => return Err(self.entry.name(error)),
             }
         }
+    }
+
+    /// A misdirected request goes to a session of its own, where it can (P23).
+    async fn redirect(&mut self, response: Response<Body>, want: Want) -> Result<Redirected<O>, Error> {
+        // The body went with the response: over HTTP/1.1, or with an upload that goes on.
+        if self.body.is_none() && !want.empty {
+            return Ok(Redirected::Not(response));
+        }
+        let Some(own) = self.own_session().await else {
+            return Ok(Redirected::Not(response));
+        };
+        // Its permit, which may be the only one, goes before another is asked for.
+        drop(response);
+        let own = self.entry.with_permit(own, Waited::returning()).await?;
+        Ok(Redirected::To(own))
     }
 
     /// Whether a request that the server may have processed is sent again all the same: its session ended with the

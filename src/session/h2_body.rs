@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use h2::RecvStream;
+use h2::{Reason, RecvStream};
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 
@@ -30,6 +30,8 @@ pub(super) enum Step {
     /// Nothing comes after it.
     Last(Frame<Bytes>),
     End,
+    /// The server reset the stream with NO_ERROR.
+    Stopped(Error),
     Failed(Error),
 }
 
@@ -44,7 +46,7 @@ impl Live {
                 return Poll::Ready(match ready!(self.incoming.poll_trailers(cx)) {
                     Ok(Some(trailers)) => self.trailers(trailers),
                     Ok(None) => Step::End,
-                    Err(error) => Step::Failed(self.describe(error)),
+                    Err(error) => self.reset(error),
                 });
             }
             match ready!(self.incoming.poll_data(cx)) {
@@ -57,7 +59,7 @@ impl Live {
                         (false, true) => {}
                     }
                 }
-                Some(Err(error)) => return Poll::Ready(Step::Failed(self.describe(error))),
+                Some(Err(error)) => return Poll::Ready(self.reset(error)),
                 None => self.data_over = true,
             }
         }
@@ -83,11 +85,17 @@ impl Live {
         control.unread_fell();
     }
 
-    fn describe(&self, error: h2::Error) -> Error {
+    fn reset(&self, error: h2::Error) -> Step {
         let tail = self.tail();
-        match tail.cut() {
-            Some(cut) => cut.clone().in_body(),
-            None => classify::in_body(tail.control(), tail.violation(), error),
+        if let Some(cut) = tail.cut() {
+            return Step::Failed(cut.clone().in_body());
+        }
+        let stopped = error.is_reset() && error.is_remote() && error.reason() == Some(Reason::NO_ERROR);
+        let error = classify::in_body(tail.control(), tail.violation(), error);
+        if stopped {
+            Step::Stopped(error)
+        } else {
+            Step::Failed(error)
         }
     }
 
@@ -105,6 +113,8 @@ pub(super) struct H2Body {
     upload: Option<Uploading>,
     /// Bytes still to come, where the server told.
     left: Option<u64>,
+    /// Some of it came.
+    began: bool,
 }
 
 enum Source {
@@ -131,6 +141,7 @@ impl H2Body {
             source,
             upload,
             left: length,
+            began: false,
         }
     }
 
@@ -151,15 +162,22 @@ impl H2Body {
                 None
             }
             // All that `content-length` told has come: the response is complete, however the stream ends (P31).
-            Step::Failed(error) if self.left == Some(0) && error.is_reset() => {
+            Step::Failed(error) | Step::Stopped(error) if self.left == Some(0) && error.is_reset() => {
                 self.end();
                 None
             }
-            Step::Failed(error) => Some(Err(self.fail(error))),
+            // Nothing told how much would come, some came, and the server says that nothing went wrong: Node ends large
+            // bodies so where its program did not read the request.
+            Step::Stopped(_) if self.left.is_none() && self.began => {
+                self.end();
+                None
+            }
+            Step::Failed(error) | Step::Stopped(error) => Some(Err(self.fail(error))),
         })
     }
 
     fn count(&mut self, frame: Frame<Bytes>) -> Frame<Bytes> {
+        self.began = true;
         if let (Some(left), Some(data)) = (&mut self.left, frame.data_ref()) {
             *left = left.saturating_sub(data.len() as u64);
         }

@@ -8,6 +8,7 @@ use http_body_util::BodyExt;
 
 use crate::bench::{Bench, broken, data, now, response, settle, text};
 use crate::support::peer::{Frame, Peer, code};
+use crate::support::within;
 
 const IDLE: Duration = Duration::from_secs(40);
 
@@ -178,4 +179,39 @@ async fn off_by_default() {
     peer.send_data(stream, b"patient", true).await;
     assert_eq!(data(&mut body).await, "patient");
     assert!(body.is_end_stream());
+}
+
+// P31: a server that says NO_ERROR where the end should stand (Node does) has ended a body whose length nobody told; never
+// one that is known to be short, nor one that did not begin, nor with another code.
+#[tokio::test(start_paused = true)]
+async fn a_body_that_ends_with_no_error() {
+    let length = |n| vec![(":status", "200"), ("content-length", n)];
+    let cases = [
+        (vec![(":status", "200")], "some", code::NO_ERROR, true),
+        (length("4"), "some", code::NO_ERROR, true),
+        (length("5"), "some", code::NO_ERROR, false),
+        (vec![(":status", "200")], "", code::NO_ERROR, false),
+        (vec![(":status", "200")], "some", code::CANCEL, false),
+    ];
+    let mut bench = Bench::new(|builder| builder);
+    let mut first = bench.get("/");
+    let mut peer = bench.peer(&[]).await;
+    for (head, data, reason, whole) in cases {
+        let stream = peer.next_headers().await.stream;
+        peer.send_fields(stream, &head, false).await;
+        if !data.is_empty() {
+            peer.send_data(stream, data.as_bytes(), false).await;
+        }
+        let body = response(first).await.into_body();
+        peer.send_rst(stream, reason).await;
+        match within("the body", body.collect()).await {
+            Ok(read) => assert!(whole && read.to_bytes() == data, "{head:?} {reason}"),
+            Err(error) => assert!(
+                !whole && error.is_reset() && error.is_body(),
+                "{head:?} {error:?}"
+            ),
+        }
+        first = bench.get("/");
+    }
+    assert_eq!(bench.pool.stats().sessions_opened, 1);
 }
