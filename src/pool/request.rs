@@ -74,7 +74,7 @@ impl<O: Key> Standing<O> {
 enum Redirected<O: Key> {
     To(Held<O>),
     /// The response is the answer.
-    Not(Response<Body>),
+    Not(Box<Response<Body>>),
 }
 
 impl<O: Key> Exchange<O> {
@@ -173,7 +173,7 @@ impl<O: Key> Exchange<O> {
                     misdirected = true;
                     match Box::pin(self.redirect(response, want)).await? {
                         Redirected::To(own) => next = Some(own),
-                        Redirected::Not(response) => return Ok(response),
+                        Redirected::Not(response) => return Ok(*response),
                     }
                     continue;
                 }
@@ -206,10 +206,10 @@ impl<O: Key> Exchange<O> {
     async fn redirect(&mut self, response: Response<Body>, want: Want) -> Result<Redirected<O>, Error> {
         // The body went with the response: over HTTP/1.1, or with an upload that goes on.
         if self.body.is_none() && !want.empty {
-            return Ok(Redirected::Not(response));
+            return Ok(Redirected::Not(Box::new(response)));
         }
         let Some(own) = self.own_session().await else {
-            return Ok(Redirected::Not(response));
+            return Ok(Redirected::Not(Box::new(response)));
         };
         // Its permit, which may be the only one, goes before another is asked for.
         drop(response);
