@@ -80,8 +80,7 @@ pub struct PoolConfig {
     pub min_sessions: usize,
     /// Which of the sessions that have room takes the next request.
     ///
-    /// Default `LeastLoaded`: beside two large downloads, with 8 to 128 requests in flight on four sessions, it served 1.6 to
-    /// 2.7 times as many requests as `Pack`, and about as many otherwise (`docs/performance.md`).
+    /// Default `LeastLoaded`.
     pub balance: Balance,
     /// Callers that may wait for a slot of one origin. One more is refused at once; its error's
     /// `is_saturated()` is true.
@@ -259,7 +258,9 @@ pub struct PoolConfig {
 )]
 #[non_exhaustive]
 pub enum Balance {
-    /// The session with the fewest streams: load is spread. In files `"least_loaded"`.
+    /// The session with the fewest streams: load is spread. In files `"least_loaded"`. The default: beside two large
+    /// downloads, with 8 to 128 requests in flight on four sessions, it served 1.6 to 2.7 times as many requests as `Pack`,
+    /// and about as many otherwise (`docs/performance.md`).
     #[default]
     LeastLoaded,
     /// The busiest session with room: spare sessions idle out. In files `"pack"`.
