@@ -112,13 +112,11 @@ impl<O: Key> Exchange<O> {
                 None => return Err(Box::new(Standing::with(None, first))),
             },
         };
-        if !matches!(held.slot.handle().wire, Wire::H2(_)) {
+        let Wire::H2(session) = &held.slot.handle().wire else {
             return Err(Box::new(Standing::with(Some(held), first)));
-        }
-        let (session, slot) = self.occupy(held);
-        let Wire::H2(session) = session else {
-            return Err(Box::new(Standing::with(None, true)));
         };
+        let session = session.clone();
+        let slot = self.occupy(held);
         let patience = self.entry.core.patience;
         let sending = H2Sending::start(session, slot, &self.parts, self.body.as_ref(), patience);
         sending.map_err(|failure| {
@@ -233,15 +231,16 @@ impl<O: Key> Exchange<O> {
     }
 
     /// Turns a slot into a stream's.
-    fn occupy(&mut self, held: Held<O>) -> (Wire, Occupied) {
+    fn occupy(&mut self, held: Held<O>) -> Occupied {
         let (entry, id, session) = held.slot.into_parts();
         self.authenticated = session.address().authenticated;
         let tally = session.tally.stream_started();
-        (session.wire.clone(), Occupied::new(entry, id, tally, held.permit))
+        Occupied::new(entry, id, tally, held.permit)
     }
 
     async fn send(&mut self, held: Held<O>) -> Result<Response<Body>, Failure> {
-        let (wire, slot) = self.occupy(held);
+        let wire = held.slot.handle().wire.clone();
+        let slot = self.occupy(held);
         let patience = self.entry.core.patience;
         match wire {
             Wire::H2(session) => {

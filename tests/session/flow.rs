@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use h2pool::Body;
 use http::Request;
 use http_body_util::Full;
 use tokio::io::AsyncWriteExt;
 
-use crate::bench::{Bench, broken, data, failure, now, response, settle, text, uri};
+use crate::bench::{Answer, Bench, broken, data, failure, now, response, settle, text, uri};
 use crate::support::peer::{Frame, Peer, code, frame, kind, setting};
 
 /// A response head and `frames` DATA frames of `size` bytes; more will follow.
@@ -19,10 +20,8 @@ async fn begin(peer: &mut Peer, frames: usize, size: usize) -> u32 {
     stream
 }
 
-// P30: several unread bodies keep their session from new work until enough of them is read, though nothing else
-// happens on the connection then and h2 has nothing to send.
-#[tokio::test(start_paused = true)]
-async fn a_stalled_session_works_again_as_soon_as_enough_is_read() {
+/// Three unread bodies that hold a session's window, and a request that waits for it.
+async fn stalled() -> (Bench, Peer, Vec<Body>, Answer) {
     let mut bench = Bench::new(|builder| {
         let builder = builder.adaptive_window(false);
         builder.stream_window(32_767).connection_window(65_535)
@@ -38,6 +37,14 @@ async fn a_stalled_session_works_again_as_soon_as_enough_is_read() {
     }
     peer.ping_round_trip().await;
     let waiting = bench.get("/next");
+    (bench, peer, bodies, waiting)
+}
+
+// P30: several unread bodies keep their session from new work until enough of them is read, though nothing else
+// happens on the connection then and h2 has nothing to send.
+#[tokio::test(start_paused = true)]
+async fn a_stalled_session_works_again_as_soon_as_enough_is_read() {
+    let (mut bench, mut peer, mut bodies, waiting) = stalled().await;
     let frames = peer.ping_round_trip().await;
     assert!(
         !frames.iter().any(|frame| matches!(frame, Frame::Headers(_))),
@@ -57,21 +64,7 @@ async fn a_stalled_session_works_again_as_soon_as_enough_is_read() {
 // P30: the same when the bodies are dropped, and when their requests are.
 #[tokio::test(start_paused = true)]
 async fn a_stalled_session_works_again_when_bodies_are_dropped() {
-    let mut bench = Bench::new(|builder| {
-        let builder = builder.adaptive_window(false);
-        builder.stream_window(32_767).connection_window(65_535)
-    });
-    let held: Vec<_> = (0..3).map(|_| bench.get("/held")).collect();
-    let mut peer = bench.peer(&[]).await;
-    for _ in 0..3 {
-        begin(&mut peer, 12, 1024).await;
-    }
-    let mut bodies = Vec::new();
-    for answer in held {
-        bodies.push(response(answer).await.into_body());
-    }
-    peer.ping_round_trip().await;
-    let waiting = bench.get("/next");
+    let (_bench, mut peer, bodies, waiting) = stalled().await;
     settle().await;
     drop(bodies);
     let request = peer.next_headers().await;
