@@ -231,6 +231,7 @@ fn open(
                        ENABLE_CONNECT_PROTOCOL";
         return Err(Failure::Failed(Error::config(message)));
     }
+    session.control.hand();
     sender.send_request(request, whole).map_err(|error| {
         session.control.stream_over();
         let failure = classify::not_opened(&session.control, error);

@@ -48,6 +48,8 @@ pub(crate) struct Control {
     limit: AtomicU32,
     /// Streams handed to h2 that are not over.
     open: AtomicU32,
+    /// Some were handed to it since the driver looked.
+    handed: AtomicBool,
     flags: AtomicU8,
     /// The driver's.
     pub(super) waker: AtomicWaker,
@@ -100,6 +102,7 @@ impl Control {
             meter,
             limit: AtomicU32::new(u32::MAX),
             open: AtomicU32::new(0),
+            handed: AtomicBool::new(false),
             flags: AtomicU8::new(0),
             waker: AtomicWaker::new(),
             cause: OnceLock::new(),
@@ -136,6 +139,18 @@ impl Control {
 
     pub(super) fn is_killed(&self) -> bool {
         self.flags.load(Ordering::Acquire) & KILL != 0
+    }
+
+    /// A stream was handed to h2, which has woken the driver or is about to.
+    pub(super) fn hand(&self) {
+        self.handed.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether streams were handed to h2 since the last call, beside others.
+    pub(super) fn take_handed(&self) -> bool {
+        self.handed.load(Ordering::Relaxed)
+            && self.handed.swap(false, Ordering::Relaxed)
+            && self.open.load(Ordering::Relaxed) > 1
     }
 
     /// Whether streams are open.

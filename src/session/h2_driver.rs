@@ -77,6 +77,8 @@ pub(crate) struct Driver {
     keep_alive: Option<Watch>,
     writing: Option<Writing>,
     reaper: Option<Reaper>,
+    /// Others had their turn before the requests that were handed over are written.
+    let_others: bool,
 }
 
 /// Sends the preface and our SETTINGS; the server's arrive later.
@@ -120,6 +122,7 @@ pub(crate) async fn handshake(
         connection,
         writing: tuning.write_timeout.map(Writing::new),
         reaper: Reaper::new(&control.bodies),
+        let_others: false,
         control,
         probing: None,
         settings: 0,
@@ -149,15 +152,38 @@ pub(crate) fn drive(
         // Where the runtime ends, the report of it goes first, then the connection: whoever's stream ends with that finds
         // the reason, and is not sent here again.
         let alive = alive;
-        let cause = poll_fn(|cx| driver.poll(cx, &alive)).await;
+        let cause = loop {
+            match poll_fn(|cx| driver.poll(cx, &alive)).await {
+                Turn::Ended(cause) => break cause,
+                Turn::Others => tokio::task::yield_now().await,
+            }
+        };
         alive.control.end(cause);
         drop(driver);
         drop(alive);
     }
 }
 
+/// What a poll of the driver came to.
+enum Turn {
+    /// The session is over.
+    Ended(Error),
+    /// The tasks that can run go first: they may have requests, too, and all of them are written at once. The scheduler
+    /// would run this task after the first of them, and each would cost a system call.
+    Others,
+}
+
 impl Driver {
-    fn poll(&mut self, cx: &mut Context<'_>, alive: &Alive<Control>) -> Poll<Error> {
+    fn poll(&mut self, cx: &mut Context<'_>, alive: &Alive<Control>) -> Poll<Turn> {
+        let handed = self.control.take_handed();
+        if handed && !std::mem::replace(&mut self.let_others, true) {
+            return Poll::Ready(Turn::Others);
+        }
+        self.let_others = false;
+        self.poll_connection(cx, alive).map(Turn::Ended)
+    }
+
+    fn poll_connection(&mut self, cx: &mut Context<'_>, alive: &Alive<Control>) -> Poll<Error> {
         self.control.waker.register(cx.waker());
         if self.control.is_killed() {
             let cause = self.control.cause().cloned();

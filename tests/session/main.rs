@@ -13,3 +13,4 @@ mod path;
 mod tunnel;
 mod uploads;
 mod windows;
+mod writes;

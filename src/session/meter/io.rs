@@ -1,11 +1,14 @@
 //! The transport, with a [`Meter`] in its way.
 
+use std::future::Future;
 use std::io::{self, ErrorKind, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Sleep;
 
 use super::Meter;
 use super::traffic::{FromPeer, ToPeer};
@@ -17,7 +20,7 @@ use super::traffic::{FromPeer, ToPeer};
 ///
 /// A write that fails does not end the connection at once: a server that said GOAWAY and closed makes writes fail while its
 /// last words, which tell what was processed, lie unread. Writes are swallowed from then on (nobody hears of what was in
-/// them), what can be read at once is read, and then the error of the write is the error of the connection.
+/// them), what can be read within [`LAST_WORDS`] is read, and then the error of the write is the error of the connection.
 #[derive(Debug)]
 pub(crate) struct MeteredIo<T> {
     io: T,
@@ -26,8 +29,26 @@ pub(crate) struct MeteredIo<T> {
     to_peer: ToPeer,
     /// Streams handed to h2 when reading last waited for writing.
     held_for: u64,
-    /// The error of the write that failed.
-    broken: Option<io::Error>,
+    broken: Option<Broken>,
+}
+
+/// How long the end of a connection that a write found broken may take to be read. That is there already as a rule, but
+/// the runtime hears of it when it looks for events the next time, and of the failed write at once.
+const LAST_WORDS: Duration = Duration::from_millis(100);
+
+/// A write failed.
+#[derive(Debug)]
+struct Broken {
+    error: io::Error,
+    until: Pin<Box<Sleep>>,
+}
+
+impl Broken {
+    /// The error, for the connection.
+    fn tell(&mut self) -> io::Error {
+        let kind = self.error.kind();
+        std::mem::replace(&mut self.error, kind.into())
+    }
 }
 
 impl<T> MeteredIo<T> {
@@ -57,20 +78,10 @@ impl<T> MeteredIo<T> {
 
     /// From now on writes are swallowed; the connection is polled once more to read what there is.
     fn break_off(&mut self, error: io::Error, cx: &Context<'_>) {
-        self.broken = Some(error);
+        let until = Box::pin(tokio::time::sleep(LAST_WORDS));
+        self.broken = Some(Broken { error, until });
         self.meter.write_moves();
         cx.waker().wake_by_ref();
-    }
-
-    /// The error of the write that failed, when nothing is left to be read.
-    fn break_down(&mut self) -> io::Result<()> {
-        match &mut self.broken {
-            Some(error) => {
-                let kind = error.kind();
-                Err(std::mem::replace(error, kind.into()))
-            }
-            None => Ok(()),
-        }
     }
 
     /// Notes the outcome of a flush.
@@ -133,13 +144,15 @@ impl<T: AsyncRead + Unpin> AsyncRead for MeteredIo<T> {
         match Pin::new(&mut this.io).poll_read(cx, buf) {
             Poll::Ready(result) => result?,
             Poll::Pending => {
-                this.break_down()?;
-                return Poll::Pending;
+                return match &mut this.broken {
+                    Some(broken) => broken.until.as_mut().poll(cx).map(|()| Err(broken.tell())),
+                    None => Poll::Pending,
+                };
             }
         }
         let read = &buf.filled()[before..];
-        if read.is_empty() {
-            this.break_down()?;
+        if let Some(broken) = this.broken.as_mut().filter(|_| read.is_empty()) {
+            return Poll::Ready(Err(broken.tell()));
         }
         let passed = this.from_peer.feed(&this.meter, read, crate::clock::now);
         if passed < read.len() {
