@@ -71,11 +71,18 @@ fn a_member_that_stays_keeps_the_pool() {
 
 /// An origin in the map.
 struct Entry {
+    key: u8,
     origin: Hold,
     touched: AtomicBool,
 }
 
 impl Resident for Entry {
+    type Key = u8;
+
+    fn key(&self) -> &u8 {
+        &self.key
+    }
+
     fn touch(&self) {
         self.touched.store(true, Ordering::SeqCst);
     }
@@ -89,7 +96,7 @@ impl Resident for Entry {
     }
 }
 
-type Origins = Registry<u8, Entry>;
+type Origins = Registry<Entry>;
 
 /// The entry of an origin, as the pool finds it.
 fn entry(origins: &Origins, key: u8) -> Option<Arc<Entry>> {
@@ -100,6 +107,7 @@ fn entry(origins: &Origins, key: u8) -> Option<Arc<Entry>> {
         let origin = Hold::new(|_| {});
         origin.answer_dials();
         Arc::new(Entry {
+            key,
             origin,
             touched: AtomicBool::new(false),
         })

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
+use pin_project_lite::pin_project;
 use tokio::runtime::{Handle, Id};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Sleep;
@@ -43,20 +44,22 @@ impl<O: Key> Entry<O> {
         if want.first || self.core.permits.is_some() {
             return None;
         }
-        let slot = Slot::try_acquire(self, want.empty).or_else(|| self.try_acquire_private(want))?;
-        Some(Held { slot, permit: None })
-    }
-
-    /// On a single-thread runtime, which has sessions of its own.
-    fn try_acquire_private(self: &Arc<Self>, want: Want) -> Option<Slot<Self>> {
-        let runtime = self.core.runtimes.known_private()?;
-        let caller = Caller {
-            runtime,
-            private: true,
-            empty: want.empty,
-            soft: false,
+        let slot = match self.core.runtimes.known_private() {
+            None => Slot::try_acquire(self, want.empty),
+            Some(runtime) => {
+                let caller = Caller {
+                    runtime,
+                    private: true,
+                    empty: want.empty,
+                    soft: false,
+                };
+                Slot::try_acquire_private(self, caller)
+            }
         };
-        Slot::try_acquire_private(self, caller)
+        Some(Held {
+            slot: slot?,
+            permit: None,
+        })
     }
 
     /// A slot on a session of this origin.
@@ -66,8 +69,10 @@ impl<O: Key> Entry<O> {
         }
         let (runtime, caller) = self.caller(want.empty, false)?;
         let queue = if want.first { Queue::first } else { Queue::last };
-        let (slot, mut waited) = self.wait(queue(self.clone(), caller), runtime, caller).await?;
-        waited.let_in |= want.first;
+        let mut waited = pin!(Waited::new(want.first));
+        let slot = self
+            .wait(queue(self.clone(), caller), runtime, caller, waited.as_mut())
+            .await?;
         self.with_permit(slot, waited).await
     }
 
@@ -75,8 +80,7 @@ impl<O: Key> Entry<O> {
     pub(super) async fn acquire_own(self: &Arc<Self>) -> Option<Result<Slot<Self>, Error>> {
         let (runtime, caller) = self.caller(true, false).ok()?;
         let queue = Queue::own(self.clone(), caller)?;
-        let waited = self.wait(queue, runtime, caller).await;
-        Some(waited.map(|(slot, _)| slot))
+        Some(self.wait(queue, runtime, caller, pin!(Waited::default())).await)
     }
 
     /// The runtime of the caller, and the caller as the state knows it.
@@ -101,8 +105,8 @@ impl<O: Key> Entry<O> {
         mut queue: Queue<Self>,
         mut runtime: Arc<Runtime>,
         mut caller: Caller,
-    ) -> Result<(Slot<Self>, Waited), Error> {
-        let mut waited = Waited::default();
+        mut waited: Pin<&mut Waited>,
+    ) -> Result<Slot<Self>, Error> {
         let mut counted = None;
         let result = poll_fn(|cx| {
             let moved = !runtime.is_current();
@@ -119,8 +123,8 @@ impl<O: Key> Entry<O> {
                 counted.get_or_insert_with(|| Waiting::start(&self.tally));
                 self.arm_here(&runtime);
             }
-            waited.let_in = true;
-            let late = waited.poll_timeout(self, cx);
+            waited.as_mut().let_in();
+            let late = waited.as_mut().poll_timeout(self, cx);
             late.map(|()| Err(self.timed_out("a slot")))
         })
         .await;
@@ -128,7 +132,7 @@ impl<O: Key> Entry<O> {
         if let Some(waiting) = counted {
             waiting.end(&result);
         }
-        Ok((result?, waited))
+        result
     }
 
     /// Whoever waits sees to it that the origin's deadlines are kept by a timer that runs.
@@ -143,7 +147,7 @@ impl<O: Key> Entry<O> {
     pub(super) async fn with_permit(
         self: &Arc<Self>,
         slot: Slot<Self>,
-        waited: Waited,
+        waited: Pin<&mut Waited>,
     ) -> Result<Held<O>, Error> {
         let Some(permits) = &self.core.permits else {
             return Ok(Held { slot, permit: None });
@@ -164,9 +168,9 @@ impl<O: Key> Entry<O> {
     async fn wait_permit(
         self: &Arc<Self>,
         permits: Arc<Semaphore>,
-        mut waited: Waited,
+        mut waited: Pin<&mut Waited>,
     ) -> Result<OwnedSemaphorePermit, Error> {
-        if !run(self, |inner| inner.state.await_permit(waited.let_in)) {
+        if !run(self, |inner| inner.state.await_permit(waited.was_let_in())) {
             return Err(self.refused(Refusal::Saturated));
         }
         let _awaited = PermitWait(self);
@@ -176,7 +180,7 @@ impl<O: Key> Entry<O> {
             if let Poll::Ready(permit) = acquire.as_mut().poll(cx) {
                 return Poll::Ready(permit.map_err(|_| self.name(closed())));
             }
-            let late = waited.poll_timeout(self, cx);
+            let late = waited.as_mut().poll_timeout(self, cx);
             late.map(|()| Err(self.timed_out("a permit of `limit_concurrency`")))
         })
         .await;
@@ -223,42 +227,60 @@ impl<O: Key> Entry<O> {
     }
 }
 
-/// What a caller has behind it: the waits for a slot and for the permit are one, with one time limit.
-#[derive(Default)]
-pub(super) struct Waited {
-    /// It was let into the queue, or had its turn already: a full one does not turn it away any more.
-    pub(super) let_in: bool,
-    /// Runs from where it first had to wait, on the runtime where it was polled last.
-    sleep: Option<(Option<Id>, Pin<Box<Sleep>>)>,
+pin_project! {
+    /// What a caller has behind it: the waits for a slot and for the permit are one, with one time limit.
+    #[derive(Default)]
+    pub(super) struct Waited {
+        // It was let into the queue, or had its turn already: a full one does not turn it away any more.
+        let_in: bool,
+        // Runs from where it first had to wait, on the runtime where it was polled last.
+        #[pin]
+        sleep: Option<Sleep>,
+        home: Option<Id>,
+    }
 }
 
 impl Waited {
-    /// A caller that had its turn already.
-    pub(super) fn returning() -> Self {
+    /// Not at all so far; `let_in`: the caller had its turn already.
+    pub(super) fn new(let_in: bool) -> Self {
         Self {
-            let_in: true,
-            sleep: None,
+            let_in,
+            ..Self::default()
         }
     }
 
+    /// It is in the queue. False: it was before.
+    pub(super) fn let_in(self: Pin<&mut Self>) -> bool {
+        !std::mem::replace(self.project().let_in, true)
+    }
+
+    fn was_let_in(&self) -> bool {
+        self.let_in
+    }
+
     /// Ready when `acquire_timeout` has passed.
-    pub(super) fn poll_timeout<O: Key>(&mut self, entry: &Entry<O>, cx: &mut Context<'_>) -> Poll<()> {
+    pub(super) fn poll_timeout<O: Key>(
+        self: Pin<&mut Self>,
+        entry: &Entry<O>,
+        cx: &mut Context<'_>,
+    ) -> Poll<()> {
         let Some(timeout) = some(entry.core.config.acquire_timeout) else {
             return Poll::Pending;
         };
         let here = Handle::try_current().ok().map(|handle| handle.id());
-        match &self.sleep {
-            None => self.sleep = Some((here, Box::pin(tokio::time::sleep(timeout)))),
-            Some((home, sleep)) if here.is_some() && here != *home => {
-                let rest = tokio::time::sleep_until(sleep.deadline());
-                self.sleep = Some((here, Box::pin(rest)));
-            }
-            Some(_) => {}
+        let mut this = self.project();
+        let moved = here.is_some() && here != *this.home;
+        let anew = match this.sleep.as_ref().as_pin_ref() {
+            None => Some(tokio::time::sleep(timeout)),
+            Some(sleep) => moved.then(|| tokio::time::sleep_until(sleep.deadline())),
+        };
+        if anew.is_some() {
+            *this.home = here;
+            this.sleep.set(anew);
         }
-        match &mut self.sleep {
-            Some((_, sleep)) => sleep.as_mut().poll(cx),
-            None => Poll::Pending,
-        }
+        this.sleep
+            .as_pin_mut()
+            .map_or(Poll::Pending, |sleep| sleep.poll(cx))
     }
 }
 

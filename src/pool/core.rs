@@ -32,7 +32,7 @@ pub(crate) struct Core<O: Key> {
     pub(super) patience: Patience,
     pub(super) connector: Arc<dyn ErasedConnect<O>>,
     pub(super) fallback: Option<Fallback>,
-    pub(super) origins: Registry<O, Entry<O>>,
+    pub(super) origins: Registry<Entry<O>>,
     /// Origins that had to leave (`max_origins`), while sessions of theirs have not ended.
     leaving: Mutex<Vec<Weak<Entry<O>>>>,
     pub(super) runtimes: Runtimes,
@@ -90,8 +90,9 @@ impl<O: Key> Core<O> {
         if self.is_closed() {
             return Err(closed());
         }
-        let key = &key.detached();
-        let inserted = self.origins.insert(key, || Entry::new(self.clone(), key.clone()));
+        let inserted = self
+            .origins
+            .insert(key, || Entry::new(self.clone(), key.detached()));
         let (entry, evicted) = inserted.ok_or_else(|| self.full(key))?;
         for old in evicted {
             self.dismiss(&old);

@@ -156,6 +156,12 @@ impl<O: Key> Entry<O> {
 }
 
 impl<O: Key> Resident for Entry<O> {
+    type Key = O;
+
+    fn key(&self) -> &O {
+        &self.key
+    }
+
     fn touch(&self) {
         if !self.touched.load(Ordering::Relaxed) {
             self.touched.store(true, Ordering::Relaxed);

@@ -37,7 +37,7 @@ impl<E: Env> Slot<E> {
         Some(Self::new(env.clone(), id, handle))
     }
 
-    /// The same for a caller on a single-thread runtime, on a session of that runtime.
+    /// The same for a caller on a single-thread runtime, on a session of that runtime or a shared one.
     pub fn try_acquire_private(env: &Arc<E>, caller: Caller) -> Option<Self> {
         let (id, handle) = run(env, |inner| {
             let id = inner.state.try_acquire_private(caller)?;

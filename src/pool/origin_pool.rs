@@ -75,7 +75,7 @@ enum Readiness<O: Key> {
 /// A place in the queue, and what may end the wait before its turn comes.
 struct Wait<O: Key> {
     queue: Queue<Entry<O>>,
-    waited: Waited,
+    waited: Pin<Box<Waited>>,
     /// The handle is closed, which the origin does not tell where other handles share it.
     closing: Option<Pin<Box<OwnedNotified>>>,
 }
@@ -167,7 +167,7 @@ impl<O: Key> OriginPool<O> {
         let (_, caller) = entry.caller(true, true)?;
         Ok(Some(Wait {
             queue: Queue::last(entry, caller),
-            waited: Waited::default(),
+            waited: Box::pin(Waited::default()),
             closing,
         }))
     }
@@ -195,7 +195,7 @@ impl<O: Key> Wait<O> {
             Poll::Ready(Err(refusal)) => return Poll::Ready(Ended::Failed(entry.refused(refusal))),
             Poll::Pending => {}
         }
-        if !std::mem::replace(&mut self.waited.let_in, true) {
+        if self.waited.as_mut().let_in() {
             entry.arm_here(&runtime);
         }
         if let Some(closing) = &mut self.closing {
@@ -203,7 +203,7 @@ impl<O: Key> Wait<O> {
                 return Poll::Ready(Ended::Again);
             }
         }
-        let late = self.waited.poll_timeout(&entry, cx);
+        let late = self.waited.as_mut().poll_timeout(&entry, cx);
         late.map(|()| Ended::Failed(entry.timed_out("a slot")))
     }
 }

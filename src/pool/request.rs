@@ -13,6 +13,7 @@
 //! ```
 
 use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -211,7 +212,7 @@ impl<O: Key> Exchange<O> {
         };
         // Its permit, which may be the only one, goes before another is asked for.
         drop(response);
-        let own = self.entry.with_permit(own, Waited::returning()).await?;
+        let own = self.entry.with_permit(own, pin!(Waited::new(true))).await?;
         Ok(Redirected::To(own))
     }
 

@@ -10,7 +10,7 @@
 //! ```
 
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
 use futures_util::future::BoxFuture;
@@ -71,7 +71,7 @@ impl<O: Key> Running<O> {
             Ticket::Slot(slot) => {
                 return slow(exchange, |mut exchange| {
                     Box::pin(async move {
-                        let held = exchange.entry.with_permit(slot, Waited::default()).await?;
+                        let held = exchange.entry.with_permit(slot, pin!(Waited::default())).await?;
                         exchange.run(Standing::with(Some(held), true)).await
                     })
                 });

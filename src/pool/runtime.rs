@@ -75,6 +75,8 @@ pub(super) struct Runtimes {
     list: RwLock<Vec<Arc<Runtime>>>,
     next: AtomicU32,
     ended: AtomicBool,
+    /// A single-thread runtime was among them: callers on others need not ask whether theirs is one.
+    any_private: AtomicBool,
 }
 
 impl Runtimes {
@@ -103,6 +105,10 @@ impl Runtimes {
 
     /// The caller's, if it is single-threaded and known already.
     pub(super) fn known_private(&self) -> Option<RuntimeId> {
+        // Whoever registered its runtime sees it.
+        if !self.any_private.load(Ordering::Relaxed) {
+            return None;
+        }
         let handle = Handle::try_current().ok()?;
         if handle.runtime_flavor() != RuntimeFlavor::CurrentThread {
             return None;
@@ -160,6 +166,9 @@ impl Runtimes {
             handle: handle.clone(),
             timer: timer.clone(),
         });
+        if runtime.is_private() {
+            self.any_private.store(true, Ordering::Relaxed);
+        }
         if !self.ended.load(Ordering::Acquire) {
             list.push(runtime.clone());
         } else {

@@ -127,6 +127,17 @@ impl<H: Handle, C: Clone> Inner<H, C> {
         known.is_some_and(|known| known.will_wake(waker))
     }
 
+    /// Nothing follows from what was decided, as for most requests on a warm pool.
+    #[inline]
+    fn is_quiet(&self) -> bool {
+        self.state.is_quiet() && self.state.poll_timeout().is_none_or(|due| self.is_armed_for(due))
+    }
+
+    /// The timer fires by then.
+    fn is_armed_for(&self, due: Instant) -> bool {
+        self.armed.is_some_and(|armed| armed <= due)
+    }
+
     /// Turns up to a batch of actions into effects. True: there is more.
     fn collect(&mut self, effects: &mut Effects<H>) -> bool {
         for _ in 0..BATCH {
@@ -162,11 +173,9 @@ impl<H: Handle, C: Clone> Inner<H, C> {
     }
 
     fn collect_timer(&mut self, effects: &mut Effects<H>) {
-        if let Some(due) = self.state.poll_timeout() {
-            if self.armed.is_none_or(|armed| due < armed) {
-                self.armed = Some(due);
-                effects.push(Effect::Arm(due));
-            }
+        if let Some(due) = self.state.poll_timeout().filter(|due| !self.is_armed_for(*due)) {
+            self.armed = Some(due);
+            effects.push(Effect::Arm(due));
         }
     }
 
@@ -191,13 +200,14 @@ impl<H: Handle, C: Clone> Inner<H, C> {
 
 /// Runs `decide` under the lock, and everything that follows from it after the unlock.
 pub fn run<E: Env, R>(env: &Arc<E>, decide: impl FnOnce(&mut Inner<E::Handle, E::Cause>) -> R) -> R {
+    let mut inner = env.shared().inner.lock();
+    let result = decide(&mut inner);
+    if inner.is_quiet() {
+        return result;
+    }
     let mut effects = Effects::new();
-    let (result, mut more) = {
-        let mut inner = env.shared().inner.lock();
-        let result = decide(&mut inner);
-        let more = inner.collect(&mut effects);
-        (result, more)
-    };
+    let mut more = inner.collect(&mut effects);
+    drop(inner);
     effects.carry_out(env);
     while more && !cfg!(h2pool_seed = "one_batch") {
         let mut effects = Effects::new();

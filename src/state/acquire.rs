@@ -19,14 +19,18 @@ impl<C: Clone> OriginState<C> {
         Some(self.grant(slot))
     }
 
-    /// The same for a caller on a single-thread runtime, on a session of that runtime; it overtakes nobody who waits there.
+    /// The same for a caller on a single-thread runtime: on a session of that runtime, where it overtakes nobody who
+    /// waits there, or on a shared one.
     pub fn try_acquire_private(&mut self, caller: Caller) -> Option<SessionId> {
-        let group = self.known_group(caller)?;
-        if self.closed || !self.groups[group].queue.is_empty() {
-            return None;
+        if let Some(group) = self.known_group(caller) {
+            if self.closed || !self.groups[group].queue.is_empty() {
+                return None;
+            }
+            if let Some(slot) = self.pick(group, caller.empty, &Class::SOUND) {
+                return Some(self.grant(slot));
+            }
         }
-        let slot = self.pick(group, caller.empty, &Class::SOUND)?;
-        Some(self.grant(slot))
+        self.try_acquire(caller.empty)
     }
 
     /// A slot, or a place in the queue. Readiness is never refused a place: a full queue is pending to it (P29).

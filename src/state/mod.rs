@@ -195,6 +195,12 @@ impl<C: Clone> OriginState<C> {
         self.actions.pop_front()
     }
 
+    /// Whether there is nothing to do, and no memory to give back.
+    #[inline]
+    pub fn is_quiet(&self) -> bool {
+        self.actions.is_empty() && !self.sessions.is_empty()
+    }
+
     /// Gives back what a past burst has left, once [`is_unused`](Self::is_unused): an idle origin costs little (P39).
     pub fn release_memory(&mut self) {
         debug_assert!(self.is_unused() && self.actions.is_empty());
@@ -203,6 +209,9 @@ impl<C: Clone> OriginState<C> {
         self.actions = VecDeque::new();
         for (_, group) in &mut self.groups {
             group.index.iter_mut().for_each(LoadIndex::release_memory);
+        }
+        if self.groups.capacity() > self.groups.len() {
+            self.groups.shrink_to_fit();
         }
     }
 
@@ -352,6 +361,7 @@ impl<C: Clone> OriginState<C> {
     fn group_of(&mut self, caller: Caller) -> usize {
         let known = self.known_group(caller);
         known.unwrap_or_else(|| {
+            self.groups.reserve_exact(1);
             self.groups.insert(Group {
                 runtime: Some(caller.runtime),
                 ..Group::default()
