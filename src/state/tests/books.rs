@@ -36,6 +36,17 @@ fn what_there_is_is_counted() {
 }
 
 #[test]
+fn a_slot_parked_by_a_cancelled_request_is_no_load() {
+    // P29, P39, P44
+    let mut bench = Bench::new(|_| {});
+    let session = bench.serving(2);
+    bench.take();
+    bench.run(|state, now| state.park(session, now));
+    assert!(bench.state.is_idle());
+    assert_eq!(bench.state.load(), 0);
+}
+
+#[test]
 fn an_origin_is_in_use_while_there_is_any_one_thing() {
     // P39
     let mut dialing = Bench::new(|_| {});

@@ -127,6 +127,18 @@ fn a_session_that_comes_of_age_between_two_requests_is_replaced_first() {
 }
 
 #[test]
+fn a_lull_is_no_longer_than_a_tenth_of_the_age() {
+    // P17
+    let mut bench = Bench::new(|limits| limits.max_age = Some(secs(5)));
+    let old = bench.serving(2);
+    bench.run(|state, now| state.handle_worn(old, now));
+    bench.pass(ms(499));
+    assert!(bench.closed.is_empty());
+    bench.pass(ms(1));
+    assert_eq!(bench.closed, [(old, Reason::Worn)]);
+}
+
+#[test]
 fn nobody_is_sent_to_a_session_that_the_same_moment_ends() {
     // P16, P19: its pause is over, and its probe went unanswered.
     let mut bench = Bench::new(|limits| limits.max_sessions = 1);
@@ -142,6 +154,22 @@ fn nobody_is_sent_to_a_session_that_the_same_moment_ends() {
     assert_eq!(bench.claim(waiter), Claim::Pending);
     let replacement = bench.open(3);
     assert_eq!(bench.granted(waiter), replacement);
+}
+
+#[test]
+fn a_session_that_does_not_answer_is_replaced_beside_what_others_wait_for() {
+    // P19
+    let mut bench = Bench::new(|_| {});
+    let silent = bench.serving(1);
+    bench.take();
+    let waiter = bench.queue();
+    let other = bench.open(1);
+    assert_eq!(bench.granted(waiter), other);
+    bench.queue();
+    bench.run(|state, now| state.park(silent, now));
+    assert_eq!(bench.dials.len(), 1);
+    bench.pass(secs(1));
+    assert_eq!(bench.dials.len(), 2);
 }
 
 #[test]
