@@ -111,6 +111,7 @@ fn a_newcomer_passes_nobody_who_waits_for_settings() {
     let mut bench = Bench::new(|limits| limits.max_sessions = 1);
     let first = bench.queue_as(body);
     let private = bench.connect();
+    assert_eq!(bench.run(|state, _| state.try_acquire_private(on(1))), None);
     let newcomer = bench.queue_as(on(1));
     bench.settings(private, 5);
     assert_eq!(bench.wakes(), [first, newcomer]);
@@ -416,6 +417,7 @@ fn a_runtime_that_ended_is_no_failure_of_the_server() {
         }
         bench.run(|state, now| state.handle_runtime_ended(RuntimeId(life), now));
         end(&mut bench);
+        assert!(!bench.state.is_live(session));
         bench.queue();
         assert_eq!(
             bench.dials.len(),

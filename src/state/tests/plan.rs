@@ -103,6 +103,19 @@ fn a_session_that_has_room_covers_those_who_wait_for_its_settings() {
 }
 
 #[test]
+fn whoever_goes_ahead_of_those_who_were_covered_leaves_them_to_be_dialed_for() {
+    // P4, P7
+    let mut bench = Bench::new(|_| {});
+    bench.serving(1);
+    bench.take();
+    bench.queue_as(with_body());
+    let fresh = bench.connect();
+    let back = bench.run(|state, now| state.acquire_first(caller(), || now));
+    assert_eq!(back, Acquired::Granted(fresh));
+    assert_eq!(bench.dials.len(), 1);
+}
+
+#[test]
 fn a_stalled_session_covers_nobody_though_its_settings_are_not_here() {
     // P7, P14
     let mut bench = Bench::new(|_| {});
@@ -180,6 +193,7 @@ fn the_back_off_doubles_up_to_its_bound_and_a_served_request_ends_it() {
         let waiter = bench.queue();
         let asked = bench.now;
         while bench.dials.is_empty() {
+            assert!(bench.now < asked + secs(6), "nobody dials");
             bench.pass(ms(1));
         }
         pauses.push(bench.now - asked);

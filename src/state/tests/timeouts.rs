@@ -62,6 +62,15 @@ fn min_sessions_are_kept_while_the_origin_is_in_use() {
 }
 
 #[test]
+fn min_sessions_are_kept_no_longer_than_any_other_once_the_origin_is_not_in_use() {
+    // P10, P16
+    let mut bench = Bench::new(|limits| limits.min_sessions = 1);
+    let session = bench.serving(1);
+    bench.pass(secs(90));
+    assert_eq!(bench.closed, [(session, Reason::Idle)]);
+}
+
+#[test]
 fn more_than_min_sessions_idle_out() {
     // P10, P16
     let mut bench = Bench::new(|limits| limits.min_sessions = 1);
@@ -102,8 +111,9 @@ fn a_session_that_comes_of_age_between_two_requests_is_replaced_first() {
     // P17: traffic flows, though nothing runs at that very moment.
     for ends in [false, true] {
         let mut bench = Bench::new(|limits| (limits.max_age, limits.max_sessions) = (Some(secs(100)), 1));
-        let old = bench.serving(2);
+        let (old, start) = (bench.serving(2), bench.now);
         while bench.dials.is_empty() {
+            assert!(bench.now < start + secs(101), "nobody dials");
             assert_eq!(bench.take(), old);
             bench.release(old);
             bench.pass(ms(700));
