@@ -101,7 +101,7 @@ impl Buckets {
     }
 
     fn insert(&mut self, sessions: &mut Slab<Session>, slot: u32) {
-        let level = sessions[slot as usize].in_use.min(LEVELS - 1);
+        let level = level_of(&sessions[slot as usize]);
         self.grow_to(level);
         let next = self.heads[level as usize];
         if next != NONE {
@@ -137,7 +137,7 @@ impl Buckets {
     /// those of most origins are.
     fn reload(&mut self, sessions: &mut Slab<Session>, slot: u32) {
         let session = &mut sessions[slot as usize];
-        let level = session.in_use.min(LEVELS - 1);
+        let level = level_of(session);
         match &mut session.link {
             Some(link) if link.level == level => {}
             Some(link)
@@ -173,6 +173,10 @@ impl Buckets {
             self.words.resize(levels.div_ceil(64), 0);
         }
     }
+}
+
+fn level_of(session: &Session) -> u32 {
+    session.in_use.min(LEVELS - 1)
 }
 
 fn link(sessions: &mut Slab<Session>, slot: u32) -> &mut Link {

@@ -165,7 +165,7 @@ impl Session {
             (true, false, false) => Class::Fresh,
             (true, true, true) => Class::Suspect,
             (true, true, false) => Class::SuspectFresh,
-            (false, _, _) if self.in_use > self.limit || self.holders.is_empty() => return None,
+            (false, _, _) if self.holders.is_empty() => return None,
             (false, _, true) => Class::Yielding,
             (false, _, false) => Class::YieldingFresh,
         };

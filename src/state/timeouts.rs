@@ -112,9 +112,10 @@ impl<C: Clone> OriginState<C> {
         let due = session
             .idle_since
             .and_then(|since| after(since, self.limits.idle_timeout));
-        let unused = session.phase == Phase::Active && session.firm() == 0 && session.parked == 0;
         let replaced = session.retiring.is_some() && self.queued == 0;
         let past = replaced && is_due(self.lull_until(slot), now);
+        // While it is busy it has no `idle_since`, and neither is due; while slots are parked it is being probed.
+        let unused = session.parked == 0;
         (unused && (past || (is_due(due, now) && !kept))) || cfg!(h2pool_seed = "idle_unchecked")
     }
 

@@ -34,6 +34,10 @@ impl<C: Clone + std::fmt::Debug> OriginState<C> {
         for (slot, session) in &self.sessions {
             let id = self.session_id(slot);
             assert!(session.soft() + session.parked <= session.in_use, "{session:?}");
+            assert!(
+                session.in_use <= session.limit || session.soft() == 0,
+                "over its limit nothing is held softly"
+            );
             let waiters = |wanted: fn(&Status<C>) -> bool| {
                 let on_it = |status: &Status<C>| match status {
                     Status::Held(held) | Status::Granted(held) => *held == id,

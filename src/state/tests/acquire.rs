@@ -46,6 +46,23 @@ fn the_warm_path_reads_no_clock() {
 }
 
 #[test]
+fn a_release_that_leaves_the_session_busy_reads_no_clock() {
+    // P1: whether somebody still waits, or a session awaits its SETTINGS.
+    let never = || -> std::time::Instant { panic!("the clock was read") };
+    let mut bench = Bench::new(|limits| limits.max_sessions = 1);
+    let session = bench.serving(1);
+    bench.take();
+    bench.queue_many(2);
+    bench.run(|state, _| state.release(session, never));
+
+    let mut bench = Bench::new(|_| {});
+    let waiter = bench.queue();
+    let fresh = bench.connect();
+    assert_eq!((bench.granted(waiter), bench.take()), (fresh, fresh));
+    bench.run(|state, _| state.release(fresh, never));
+}
+
+#[test]
 fn waiters_are_served_first_come_first_served() {
     // P11
     let mut bench = Bench::new(|limits| limits.max_sessions = 1);

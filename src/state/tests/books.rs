@@ -36,6 +36,17 @@ fn what_there_is_is_counted() {
 }
 
 #[test]
+fn a_slot_parked_by_a_cancelled_request_is_no_load() {
+    // P29, P39, P44
+    let mut bench = Bench::new(|_| {});
+    let session = bench.serving(2);
+    bench.take();
+    bench.run(|state, now| state.park(session, now));
+    assert!(bench.state.is_idle());
+    assert_eq!(bench.state.load(), 0);
+}
+
+#[test]
 fn an_origin_is_in_use_while_there_is_any_one_thing() {
     // P39
     let mut dialing = Bench::new(|_| {});
@@ -182,9 +193,10 @@ fn a_session_that_is_being_replaced_is_not_replaced_twice() {
 #[test]
 fn what_was_opened_ahead_of_need_and_lost_unused_is_no_use_of_the_origin() {
     // P10
-    let mut bench = Bench::new(|limits| limits.min_sessions = 1);
+    let mut bench = Bench::new(|limits| limits.min_sessions = 2);
     bench.run(|state, now| state.warm(caller(), 1, now));
     let unused = bench.open(1);
+    assert_eq!(bench.dials.len(), 0);
     bench.run(|state, now| state.handle_closed(unused, "lost", now));
     bench.pass(secs(3600));
     assert_eq!(bench.dials.len(), 0);

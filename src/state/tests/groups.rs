@@ -92,6 +92,32 @@ fn a_private_waiter_does_not_pass_an_older_one_on_a_shared_session() {
 }
 
 #[test]
+fn a_newcomer_passes_nobody_who_waits_for_settings() {
+    // P11, P36: neither on the shared session nor on one of its own runtime.
+    let body = Caller {
+        empty: false,
+        ..on(1)
+    };
+    let mut bench = Bench::new(|limits| limits.max_sessions = 1);
+    let first = bench.queue_as(body);
+    let gone = bench.queue();
+    bench.dial();
+    let shared = bench.connect();
+    bench.cancel(gone);
+    let newcomer = bench.queue();
+    bench.settings(shared, 5);
+    assert_eq!(bench.wakes(), [first, newcomer]);
+
+    let mut bench = Bench::new(|limits| limits.max_sessions = 1);
+    let first = bench.queue_as(body);
+    let private = bench.connect();
+    assert_eq!(bench.run(|state, _| state.try_acquire_private(on(1))), None);
+    let newcomer = bench.queue_as(on(1));
+    bench.settings(private, 5);
+    assert_eq!(bench.wakes(), [first, newcomer]);
+}
+
+#[test]
 fn a_runtime_that_ended_is_not_told_to_dial() {
     // P36: the right to dial passes to the next waiter, in whatever order the shell learns of things.
     let mut bench = Bench::new(|_| {});
@@ -212,6 +238,26 @@ fn a_failed_private_dial_fails_nobody_whom_a_shared_session_will_serve() {
     );
     bench.settings(shared, 5);
     assert_eq!(bench.wakes(), [first, behind]);
+}
+
+#[test]
+fn a_failed_private_dial_fails_whom_only_the_session_of_another_runtime_is_left_for() {
+    // P9, P36
+    let mut bench = Bench::new(|_| {});
+    let waiter = bench.queue_as(on(1));
+    let private = bench.open(1);
+    assert_eq!(bench.granted(waiter), private);
+    let kept = bench.queue_as(on(1));
+    bench.fail("refused");
+    assert_eq!(bench.claim(kept), Claim::Pending, "its own session will serve it");
+
+    let mut bench = Bench::new(|_| {});
+    let waiter = bench.queue_as(on(1));
+    let private = bench.open(1);
+    assert_eq!(bench.granted(waiter), private);
+    let failed = bench.queue_as(on(2));
+    bench.fail("refused");
+    assert_eq!(bench.claim(failed), Claim::Failed(Failure::Dial("refused")));
 }
 
 #[test]
@@ -345,12 +391,14 @@ fn a_shared_session_that_serves_a_private_waiter_lets_its_own_session_serve_the_
         empty: false,
         ..on(1)
     });
+    let between = bench.queue();
     let behind = bench.queue_as(on(1));
     let private = bench.connect();
     assert_eq!(bench.claim(behind), Claim::Pending);
     bench.release(full);
     assert_eq!(bench.granted(body), full);
     assert_eq!(bench.granted(behind), private);
+    assert_eq!(bench.claim(between), Claim::Pending);
 }
 
 #[test]
@@ -369,6 +417,7 @@ fn a_runtime_that_ended_is_no_failure_of_the_server() {
         }
         bench.run(|state, now| state.handle_runtime_ended(RuntimeId(life), now));
         end(&mut bench);
+        assert!(!bench.state.is_live(session));
         bench.queue();
         assert_eq!(
             bench.dials.len(),

@@ -86,7 +86,7 @@ fn an_idle_origin_costs_less_than_a_kibibyte() {
     assert!(kept(&bench) > 0);
     bench.lose(session);
     let waiting = bench.queue_many(500);
-    while !bench.dials.is_empty() {
+    for _ in 0..bench.dials.len() {
         bench.fail("nobody is there");
     }
     for waiter in waiting {
@@ -105,6 +105,25 @@ fn an_idle_origin_costs_less_than_a_kibibyte() {
     );
     assert_eq!(state.waiters.memory(), 0);
     assert_eq!(kept(&bench), 0);
+}
+
+#[test]
+fn what_a_burst_of_waiters_took_is_given_back_and_a_little_is_kept_while_in_use() {
+    // P39
+    let mut bench = Bench::new(|limits| limits.max_sessions = 1);
+    let session = bench.serving(1);
+    bench.take();
+    let kept_after = |bench: &mut Bench, count| {
+        for waiter in bench.queue_many(count) {
+            bench.cancel(waiter);
+        }
+        bench.state.waiters.memory()
+    };
+    assert_eq!(kept_after(&mut bench, 65), 0);
+    assert!(kept_after(&mut bench, 64) > 0);
+    bench.lose(session);
+    bench.state.release_memory();
+    assert_eq!(bench.state.waiters.memory(), 0);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! When to dial, and when not to.
 
 use super::super::{Acquired, Claim, DialEnd, Failure, Protocol};
-use super::bench::{Bench, caller, ms, secs, with_body};
+use super::bench::{Bench, caller, ms, on, secs, with_body};
 
 #[test]
 fn a_thousand_first_requests_open_no_more_than_the_bound() {
@@ -103,6 +103,32 @@ fn a_session_that_has_room_covers_those_who_wait_for_its_settings() {
 }
 
 #[test]
+fn whoever_goes_ahead_of_those_who_were_covered_leaves_them_to_be_dialed_for() {
+    // P4, P7
+    let mut bench = Bench::new(|_| {});
+    bench.serving(1);
+    bench.take();
+    bench.queue_as(with_body());
+    let fresh = bench.connect();
+    let back = bench.run(|state, now| state.acquire_first(caller(), || now));
+    assert_eq!(back, Acquired::Granted(fresh));
+    assert_eq!(bench.dials.len(), 1);
+}
+
+#[test]
+fn a_stalled_session_covers_nobody_though_its_settings_are_not_here() {
+    // P7, P14
+    let mut bench = Bench::new(|_| {});
+    bench.serving(1);
+    bench.take();
+    bench.queue_as(with_body());
+    let fresh = bench.connect();
+    assert!(bench.dials.is_empty());
+    bench.run(|state, now| state.handle_stalled(fresh, true, now));
+    assert_eq!(bench.dials.len(), 1);
+}
+
+#[test]
 fn a_body_waits_for_settings() {
     // P3: before SETTINGS only requests with an empty body are sent.
     let mut bench = Bench::new(|limits| limits.max_sessions = 1);
@@ -167,6 +193,7 @@ fn the_back_off_doubles_up_to_its_bound_and_a_served_request_ends_it() {
         let waiter = bench.queue();
         let asked = bench.now;
         while bench.dials.is_empty() {
+            assert!(bench.now < asked + secs(6), "nobody dials");
             bench.pass(ms(1));
         }
         pauses.push(bench.now - asked);
@@ -186,6 +213,33 @@ fn the_back_off_doubles_up_to_its_bound_and_a_served_request_ends_it() {
     bench.lose(session);
     bench.queue();
     assert_eq!(bench.dials.len(), 1, "well again: the next dial goes at once");
+}
+
+#[test]
+fn an_answer_ends_the_back_off_for_those_who_wait() {
+    // P7, P9
+    let mut bench = Bench::new(|_| {});
+    let session = bench.serving(1);
+    bench.take();
+    bench.queue();
+    bench.fail("refused");
+    assert!(bench.dials.is_empty());
+    bench.run(|state, now| state.handle_answered(session, now));
+    assert_eq!(bench.dials.len(), 1);
+}
+
+#[test]
+fn jitter_is_drawn_from_xorshift64_star() {
+    // P9, P17: its first numbers for the seed 1, of which the upper 24 bits are used.
+    let mut plan = super::super::Plan::new(1);
+    for number in [
+        5_180_492_295_206_395_165_u64,
+        12_380_297_144_915_551_517,
+        13_389_498_078_930_870_103,
+        5_599_127_315_341_312_413,
+    ] {
+        assert_eq!(plan.random(), (number >> 40) as f64 / 16_777_216.0);
+    }
 }
 
 #[test]
@@ -215,6 +269,17 @@ fn nobody_fails_while_a_session_can_still_serve() {
     assert_eq!(bench.claim(waiter), Claim::Pending);
     bench.release(session);
     assert_eq!(bench.granted(waiter), session);
+}
+
+#[test]
+fn a_session_at_zero_saves_nobody_from_a_failed_dial() {
+    // P3, P9
+    let mut bench = Bench::new(|_| {});
+    let session = bench.serving(1);
+    bench.settings(session, 0);
+    let waiter = bench.queue();
+    bench.fail("refused");
+    assert_eq!(bench.claim(waiter), Claim::Failed(Failure::Dial("refused")));
 }
 
 #[test]
@@ -274,6 +339,20 @@ fn warm_opens_ahead_of_need_once() {
     assert!(bench.dials.is_empty(), "opened once, not for ever");
     bench.run(|state, now| state.warm(caller(), 100, now));
     assert_eq!(bench.dials.len(), 4, "never over the bound");
+}
+
+#[test]
+fn what_a_runtime_was_warmed_for_ends_with_it_and_no_other() {
+    // P10, P36, P39
+    let mut bench = Bench::new(|_| {});
+    bench.run(|state, now| state.warm(on(1), 2, now));
+    bench.run(|state, now| state.handle_runtime_ended(on(1).runtime, now));
+    bench.end(DialEnd::Aborted);
+    assert_eq!(bench.state.groups.len(), 1);
+    bench.run(|state, now| state.warm(caller(), 3, now));
+    bench.run(|state, now| state.handle_runtime_ended(on(1).runtime, now));
+    bench.open(1);
+    assert_eq!(bench.dials.len(), 2);
 }
 
 #[test]

@@ -62,6 +62,25 @@ fn marked_as_http1_only_the_h2_sessions_take_no_more_work() {
 }
 
 #[test]
+fn marked_once_more_the_http1_connections_serve_on() {
+    // P25, P26
+    let mut bench = Bench::new(|_| {});
+    let mark = |bench: &mut Bench| {
+        let until = bench.now + secs(300);
+        bench.run(|state, now| state.set_h1_only(Some(until), now));
+    };
+    bench.serving(100);
+    bench.take();
+    mark(&mut bench);
+    let waiter = bench.queue();
+    let h1 = bench.connect_as(Protocol::H1);
+    assert_eq!(bench.granted(waiter), h1);
+    bench.release(h1);
+    mark(&mut bench);
+    assert_eq!(bench.take(), h1);
+}
+
+#[test]
 fn after_the_ttl_h2_is_offered_again_and_http1_serves_on_meanwhile() {
     // P25: the bound of HTTP/1.1 holds until h2 answers, else a busy origin would shrink to `max_sessions` first.
     let mut bench = Bench::new(|limits| (limits.max_sessions, limits.max_h1_connections) = (1, 4));

@@ -51,6 +51,7 @@ fn a_soft_slot_yields_to_one_who_waits() {
     let newer = bench.queue();
     assert_eq!(bench.claim(holder), Claim::Ready, "still ready");
     assert_eq!(bench.run(|state, _| state.firm_up(holder)), None);
+    assert_eq!(bench.claim(holder), Claim::Gone);
     let again = bench.queue_first(caller());
     bench.release(session);
     assert_eq!(bench.wakes(), [again]);
@@ -124,6 +125,17 @@ fn a_soft_slot_is_taken_back_only_from_a_session_that_takes_work() {
     );
     bench.release(session);
     assert_eq!(bench.granted(waiter), session);
+}
+
+#[test]
+fn a_soft_slot_within_the_limit_stays_when_that_is_lowered() {
+    // P3, P29
+    let mut bench = Bench::new(|_| {});
+    let session = bench.serving(3);
+    bench.take();
+    let holder = ready(&mut bench);
+    bench.settings(session, 2);
+    assert_eq!(bench.run(|state, _| state.firm_up(holder)), Some(session));
 }
 
 #[test]

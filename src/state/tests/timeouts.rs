@@ -62,6 +62,15 @@ fn min_sessions_are_kept_while_the_origin_is_in_use() {
 }
 
 #[test]
+fn min_sessions_are_kept_no_longer_than_any_other_once_the_origin_is_not_in_use() {
+    // P10, P16
+    let mut bench = Bench::new(|limits| limits.min_sessions = 1);
+    let session = bench.serving(1);
+    bench.pass(secs(90));
+    assert_eq!(bench.closed, [(session, Reason::Idle)]);
+}
+
+#[test]
 fn more_than_min_sessions_idle_out() {
     // P10, P16
     let mut bench = Bench::new(|limits| limits.min_sessions = 1);
@@ -102,8 +111,9 @@ fn a_session_that_comes_of_age_between_two_requests_is_replaced_first() {
     // P17: traffic flows, though nothing runs at that very moment.
     for ends in [false, true] {
         let mut bench = Bench::new(|limits| (limits.max_age, limits.max_sessions) = (Some(secs(100)), 1));
-        let old = bench.serving(2);
+        let (old, start) = (bench.serving(2), bench.now);
         while bench.dials.is_empty() {
+            assert!(bench.now < start + secs(101), "nobody dials");
             assert_eq!(bench.take(), old);
             bench.release(old);
             bench.pass(ms(700));
@@ -127,6 +137,18 @@ fn a_session_that_comes_of_age_between_two_requests_is_replaced_first() {
 }
 
 #[test]
+fn a_lull_is_no_longer_than_a_tenth_of_the_age() {
+    // P17
+    let mut bench = Bench::new(|limits| limits.max_age = Some(secs(5)));
+    let old = bench.serving(2);
+    bench.run(|state, now| state.handle_worn(old, now));
+    bench.pass(ms(499));
+    assert!(bench.closed.is_empty());
+    bench.pass(ms(1));
+    assert_eq!(bench.closed, [(old, Reason::Worn)]);
+}
+
+#[test]
 fn nobody_is_sent_to_a_session_that_the_same_moment_ends() {
     // P16, P19: its pause is over, and its probe went unanswered.
     let mut bench = Bench::new(|limits| limits.max_sessions = 1);
@@ -142,6 +164,22 @@ fn nobody_is_sent_to_a_session_that_the_same_moment_ends() {
     assert_eq!(bench.claim(waiter), Claim::Pending);
     let replacement = bench.open(3);
     assert_eq!(bench.granted(waiter), replacement);
+}
+
+#[test]
+fn a_session_that_does_not_answer_is_replaced_beside_what_others_wait_for() {
+    // P19
+    let mut bench = Bench::new(|_| {});
+    let silent = bench.serving(1);
+    bench.take();
+    let waiter = bench.queue();
+    let other = bench.open(1);
+    assert_eq!(bench.granted(waiter), other);
+    bench.queue();
+    bench.run(|state, now| state.park(silent, now));
+    assert_eq!(bench.dials.len(), 1);
+    bench.pass(secs(1));
+    assert_eq!(bench.dials.len(), 2);
 }
 
 #[test]
