@@ -36,7 +36,9 @@ pub(crate) fn classify(error: &(dyn StdError + 'static)) -> Found {
 }
 
 /// The error and its sources, from the outside in.
-fn chain<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+pub(super) fn chain<'a>(
+    error: &'a (dyn StdError + 'static),
+) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
     std::iter::successors(Some(error), |error| inner(*error)).take(DEPTH)
 }
 
