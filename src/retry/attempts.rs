@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tower::BoxError;
 
+use super::classify::chain;
 use super::outcome::{Reason, Stop};
 
 /// How many attempts a request took, and why: an extension of every response that the layer returns.
@@ -68,7 +69,7 @@ impl Attempts {
     /// The attempts behind an error that the layer returned, wherever in its source chain that is.
     #[must_use]
     pub fn of_error<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Self> {
-        std::iter::successors(Some(error), |error| (*error).source())
+        chain(error)
             .find_map(|error| error.downcast_ref::<RetryError>())
             .map(RetryError::attempts)
     }
@@ -173,6 +174,10 @@ mod tests {
         let mut attempts = Attempts::new();
         attempts.begin();
         attempts.end(Stop::Attempts, Duration::from_millis(1_500));
+        assert_eq!(
+            (attempts.stop(), attempts.total_time()),
+            (Stop::Attempts, Duration::from_millis(1_500))
+        );
         let error = RetryError::new(attempts.clone(), "broken".into());
         assert_eq!(
             error.to_string(),
@@ -180,6 +185,10 @@ mod tests {
         );
         assert_eq!(error.source().unwrap().to_string(), "broken");
         let outer = std::io::Error::other(error);
-        assert_eq!(Attempts::of_error(outer.get_ref().unwrap()), Some(&attempts));
+        assert_eq!(
+            Attempts::of_error(&outer),
+            Some(&attempts),
+            "source() would skip the inner error"
+        );
     }
 }

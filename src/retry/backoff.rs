@@ -31,14 +31,14 @@ impl Backoff {
 
     /// The longest delay after the `attempt`th attempt (counted from 1) has failed.
     pub(crate) fn ceiling(self, attempt: u32) -> Duration {
-        let doubled = 1_u128
-            .checked_shl(attempt.saturating_sub(1))
-            .and_then(|factor| self.base.as_nanos().checked_mul(factor));
-        match doubled {
-            Some(nanos) if nanos < self.cap.as_nanos() => from_nanos(nanos),
-            Some(_) | None if !self.base.is_zero() => self.cap,
-            _ => Duration::ZERO,
-        }
+        // A nanosecond times 2⁹⁶ is longer than any cap.
+        let factor = 1_u128 << attempt.saturating_sub(1).min(96);
+        from_nanos(
+            self.base
+                .as_nanos()
+                .saturating_mul(factor)
+                .min(self.cap.as_nanos()),
+        )
     }
 
     /// The delay for one draw of `random`, which lies in `0.0..=1.0` (anything else is clamped).

@@ -133,18 +133,18 @@ impl RetryBudget {
     }
 
     /// A retry is wanted: takes a token, if there is one.
-    pub(crate) fn withdraw(&self, uri: &Uri) -> bool {
-        self.change(uri, |bucket| match bucket.tokens.checked_sub(TOKEN) {
+    pub(crate) fn withdraw(&self, uri: &Uri) -> Option<Token> {
+        let paid = self.change(uri, |bucket| match bucket.tokens.checked_sub(TOKEN) {
             Some(rest) => {
                 bucket.tokens = rest;
                 true
             }
             None => false,
-        })
+        });
+        paid.then(|| Token(Some((self.clone(), uri.clone()))))
     }
 
-    /// A retry that was paid for is not made after all.
-    pub(crate) fn refund(&self, uri: &Uri) {
+    fn refund(&self, uri: &Uri) {
         let burst = self.rates.burst;
         self.change(uri, |bucket| bucket.tokens = (bucket.tokens + TOKEN).min(burst));
     }
@@ -215,6 +215,25 @@ impl Bucket {
     }
 }
 
+/// The right to one retry, paid for: given back when it is dropped without having been spent.
+#[derive(Debug)]
+pub(crate) struct Token(Option<(RetryBudget, Uri)>);
+
+impl Token {
+    /// The retry is made.
+    pub(crate) fn spend(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Token {
+    fn drop(&mut self) {
+        if let Some((budget, uri)) = self.0.take() {
+            budget.refund(&uri);
+        }
+    }
+}
+
 /// Whether a retry after this outcome is free, for a request that has had so many free ones.
 pub(crate) fn is_free(outcome: &Outcome, used: &mut u32) -> bool {
     let free = !outcome.costs() && *used < FREE_REPLAYS;
@@ -246,7 +265,9 @@ mod tests {
     }
 
     fn drain(budget: &RetryBudget, uri: &Uri) -> usize {
-        std::iter::from_fn(|| budget.withdraw(uri).then_some(())).count()
+        std::iter::from_fn(|| budget.withdraw(uri).map(Token::spend))
+            .take(10_000)
+            .count()
     }
 
     #[tokio::test(start_paused = true)]
@@ -259,7 +280,21 @@ mod tests {
         }
         assert_eq!(budget.available(&uri()), 10);
         assert_eq!(drain(&budget, &uri()), 10, "20 % of 50");
-        assert!(!budget.clone().withdraw(&uri()));
+        assert!(budget.clone().withdraw(&uri()).is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refund_is_one_token_and_fills_no_more_than_the_burst() {
+        // R9 R12
+        let budget = RetryBudget::new(0.0, 0).burst(2);
+        let token = budget.withdraw(&uri()).unwrap();
+        assert_eq!(budget.available(&uri()), 1);
+        drop(token);
+        assert_eq!(budget.available(&uri()), 2);
+        budget.refund(&uri());
+        assert_eq!(drain(&budget, &uri()), 2);
+        budget.refund(&uri());
+        assert_eq!(drain(&budget, &uri()), 1);
     }
 
     #[tokio::test(start_paused = true)]
@@ -301,14 +336,24 @@ mod tests {
     async fn the_number_of_origins_is_bounded_and_those_in_use_stay() {
         // R9
         let budget = RetryBudget::new(0.0, 0).burst(1).per_origin();
-        assert!(budget.withdraw(&uri()));
+        assert_eq!(drain(&budget, &uri()), 1);
         for n in 0..5 * GENERATION {
             let other: Uri = format!("https://{n}.example/").parse().unwrap();
-            assert!(budget.withdraw(&other));
-            assert!(!budget.withdraw(&uri()), "kept, since it is used");
+            assert_eq!(drain(&budget, &other), 1);
+            assert_eq!(drain(&budget, &uri()), 0, "kept, since it is used");
         }
         let buckets = budget.shared.lock();
         assert!(buckets.young.len() + buckets.old.len() <= 2 * GENERATION);
+    }
+
+    #[test]
+    fn three_replays_of_one_request_are_free() {
+        // R9
+        let mut used = 0;
+        assert!(!is_free(&Outcome::transient(), &mut used));
+        assert!(!is_free(&Outcome::unprocessed().costly(), &mut used));
+        let free = (0..10).filter(|_| is_free(&Outcome::unprocessed(), &mut used));
+        assert_eq!(free.count(), 3);
     }
 
     #[test]

@@ -36,7 +36,9 @@ pub(crate) fn classify(error: &(dyn StdError + 'static)) -> Found {
 }
 
 /// The error and its sources, from the outside in.
-fn chain<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+pub(super) fn chain<'a>(
+    error: &'a (dyn StdError + 'static),
+) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
     std::iter::successors(Some(error), |error| inner(*error)).take(DEPTH)
 }
 
@@ -118,7 +120,7 @@ fn of_h2(error: &h2::Error) -> Option<Found> {
         let kind = error.get_io().map(io::Error::kind);
         return Some(kind.and_then(of_io).unwrap_or(transient(Failure::Io)));
     }
-    if error.is_go_away() || error.is_library() {
+    if error.is_go_away() {
         return Some(transient(Failure::Protocol));
     }
     // The rest are mistakes of whoever uses h2.
@@ -149,7 +151,7 @@ fn of_hyper(error: &(dyn StdError + 'static)) -> Option<Found> {
     let error = error.downcast_ref::<hyper::Error>()?;
     if error.is_timeout() {
         Some(transient(Failure::Timeout))
-    } else if error.is_incomplete_message() || error.is_body_write_aborted() {
+    } else if error.is_incomplete_message() {
         Some(transient(Failure::Incomplete))
     } else if error.is_canceled() || error.is_closed() {
         Some(transient(Failure::Reset))

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::fmt;
 
 use bytes::Bytes;
-use tokio::io::duplex;
+use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
 
 use super::*;
 use crate::error::Kind;
@@ -132,19 +132,27 @@ fn a_refused_certificate_is_final_under_a_failed_connection() {
 }
 
 /// What a client sees when the server does this to its only request.
-async fn h2_error<F>(
-    server: impl FnOnce(h2::server::Connection<tokio::io::DuplexStream, Bytes>) -> F,
-) -> h2::Error
+async fn h2_error<F>(server: impl FnOnce(h2::server::Connection<DuplexStream, Bytes>) -> F) -> h2::Error
+where
+    F: Future<Output = ()>,
+{
+    h2_error_over(|far| async { server(h2::server::handshake(far).await.unwrap()).await }).await
+}
+
+/// The same, where the server is made of bytes.
+async fn h2_error_over<F>(server: impl FnOnce(DuplexStream) -> F) -> h2::Error
 where
     F: Future<Output = ()>,
 {
     let (near, far) = duplex(64 * 1024);
-    let accept = async { server(h2::server::handshake(far).await.unwrap()).await };
+    let accept = server(far);
     let request = async {
         let (mut sender, connection) = h2::client::handshake(near).await.unwrap();
         let ask = async {
-            let (response, _) = sender.send_request(http::Request::new(()), true).unwrap();
-            response.await.unwrap_err()
+            match sender.send_request(http::Request::new(()), true) {
+                Ok((response, _)) => response.await.unwrap_err(),
+                Err(error) => error,
+            }
         };
         tokio::select! { error = ask => error, error = driven(connection) => match error {} }
     };
@@ -196,6 +204,24 @@ async fn a_connection_that_ends_is_ambiguous() {
     );
 }
 
+#[tokio::test]
+async fn a_peer_that_breaks_the_protocol_is_ambiguous_and_a_misuse_is_final() {
+    // R4
+    let broken = h2_error_over(|mut far| async move {
+        // SETTINGS, and DATA on stream 0.
+        let frames = [[0, 0, 0, 4, 0, 0, 0, 0, 0], [0; 9]].concat();
+        far.write_all(&frames).await.unwrap();
+        // Until the client hangs up.
+        tokio::io::copy(&mut far, &mut tokio::io::sink()).await.unwrap();
+    });
+    let broken = broken.await;
+    assert!(broken.is_go_away() && broken.is_library(), "{broken:?}");
+    assert_eq!(verdict(broken), (Verdict::Transient, Failure::Protocol));
+
+    let misused = h2::Error::from(h2::Reason::NO_ERROR);
+    assert_eq!(verdict(misused), (Verdict::Final, Failure::Config));
+}
+
 #[cfg(all(feature = "tcp", feature = "http1"))]
 #[tokio::test]
 async fn hyper_util_says_whether_it_could_connect() {
@@ -220,27 +246,63 @@ async fn hyper_util_says_whether_it_could_connect() {
     assert_eq!(verdict(tls), (Verdict::Final, Failure::Certificate));
 }
 
+/// What hyper says of a request to a server that hears it begin, says this, and hangs up.
+#[cfg(feature = "http1")]
+async fn hyper_error<B>(request: http::Request<B>, answer: &[u8]) -> hyper::Error
+where
+    B: http_body::Body<Data = Bytes, Error = Infallible> + 'static,
+{
+    use tokio::io::AsyncReadExt;
+
+    let (near, mut far) = duplex(1024);
+    let near = hyper_util::rt::TokioIo::new(near);
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(near).await.unwrap();
+    let serve = async move {
+        let _ = far.read_u8().await;
+        far.write_all(answer).await.unwrap();
+    };
+    let (_, answer, ()) = tokio::join!(connection, sender.send_request(request), serve);
+    answer.unwrap_err()
+}
+
 #[cfg(feature = "http1")]
 #[tokio::test]
 async fn hyper_reports_an_incomplete_message() {
     // R4
-    use http_body_util::Empty;
-    use hyper_util::rt::TokioIo;
+    let request = || http::Request::new(http_body_util::Empty::<Bytes>::new());
+    let incomplete = hyper_error(request(), b"").await;
+    assert_eq!(verdict(incomplete), (Verdict::Transient, Failure::Incomplete));
+    let nonsense = hyper_error(request(), b"nonsense\r\n\r\n").await;
+    assert_eq!(verdict(nonsense), (Verdict::Final, Failure::Protocol));
+}
 
-    let (near, far) = duplex(1024);
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(near))
-        .await
+#[cfg(feature = "http1")]
+#[tokio::test]
+async fn a_body_shorter_than_it_was_announced_is_the_callers_mistake() {
+    // R4
+    let chunk = futures_util::stream::iter([Ok(http_body::Frame::data(Bytes::from_static(b"x")))]);
+    let short = http::Request::put("/")
+        .header("content-length", "2")
+        .body(http_body_util::StreamBody::new(chunk))
         .unwrap();
-    let hang_up = async {
-        let mut far = far;
-        tokio::io::AsyncReadExt::read(&mut far, &mut [0; 16])
-            .await
-            .unwrap();
-    };
-    let request = sender.send_request(http::Request::new(Empty::<Bytes>::new()));
-    let (_, answer, ()) = tokio::join!(connection, request, hang_up);
-    assert_eq!(
-        verdict(answer.unwrap_err()),
-        (Verdict::Transient, Failure::Incomplete)
-    );
+    let error = hyper_error(short, b"").await;
+    assert!(error.is_body_write_aborted(), "{error:?}");
+    assert_eq!(verdict(error), (Verdict::Final, Failure::Config));
+}
+
+#[cfg(feature = "http1")]
+#[tokio::test]
+async fn hyper_says_that_a_connection_is_gone() {
+    // R4
+    let (near, _far) = duplex(1024);
+    let near = hyper_util::rt::TokioIo::new(near);
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(near).await.unwrap();
+    drop(connection);
+    let request = http::Request::new(http_body_util::Empty::<Bytes>::new());
+    let canceled = sender.send_request(request).await.unwrap_err();
+    let closed = sender.ready().await.unwrap_err();
+    assert!(canceled.is_canceled() && closed.is_closed());
+    for error in [canceled, closed] {
+        assert_eq!(verdict(error), (Verdict::Transient, Failure::Reset));
+    }
 }

@@ -4,7 +4,7 @@ use http::{Request, StatusCode};
 use proptest::prelude::*;
 
 use super::*;
-use crate::retry::RetryPolicy;
+use crate::retry::{Reason, RetryPolicy};
 
 const ZERO: Duration = Duration::ZERO;
 
@@ -105,6 +105,8 @@ fn the_statuses_retried_are_five_and_no_others() {
         .filter(|code| status(&policy, *code, &[]).verdict() == Verdict::Transient)
         .collect();
     assert_eq!(retried, [425, 429, 502, 503, 504]);
+    let reason = status(&policy, 503, &[]).reason().unwrap();
+    assert_eq!(reason, Reason::Status(StatusCode::SERVICE_UNAVAILABLE));
     let other = policy.statuses([StatusCode::INTERNAL_SERVER_ERROR]);
     assert_eq!(status(&other, 500, &[]).verdict(), Verdict::Transient);
     assert_eq!(status(&other, 503, &[]).verdict(), Verdict::Final);
@@ -157,6 +159,12 @@ fn the_delay_asked_for_is_kept_and_a_short_one_is_no_way_around_the_back_off() {
     assert_eq!(decide(0, 1.0), after(200), "a date in the past, or 0");
     assert_eq!(decide(150, 0.0), after(150));
     assert_eq!(decide(150, 1.0), after(200));
+    let half = Outcome::transient().retry_after(Duration::from_millis(500));
+    assert_eq!(
+        policy.decide(&head(Method::GET), 4, ZERO, &half, 1.0),
+        after(500),
+        "in place of a back-off of 1.6 s"
+    );
     let far = Outcome::transient().retry_after(Duration::MAX);
     assert_eq!(
         policy.decide(&head(Method::GET), 1, ZERO, &far, 0.5),
@@ -217,6 +225,31 @@ fn a_request_may_have_limits_of_its_own() {
     assert_eq!(decide(1, ZERO), after(0));
     assert_eq!(decide(2, ZERO), stop(Stop::Attempts));
     assert_eq!(decide(1, Duration::from_secs(1)), stop(Stop::Deadline));
+    let second = Some(Duration::from_secs(1));
+    get.extensions.insert(RetryOptions::new().attempt_timeout(second));
+    let limits = policy.limits(&get.method, &get.headers, &get.extensions);
+    assert_eq!(limits.attempt_timeout, second);
+}
+
+#[test]
+fn what_is_hedged_and_recorded_follows_from_method_and_options() {
+    // R15 R10
+    let policy = RetryPolicy::default()
+        .hedge(Duration::from_secs(1))
+        .replay_limit(7);
+    let limits = |method, options: RetryOptions| {
+        let mut head = head(method);
+        head.extensions.insert(options);
+        let limits = policy.limits(&head.method, &head.headers, &head.extensions);
+        (limits.hedge.is_some(), limits.replay_limit)
+    };
+    let options = RetryOptions::new();
+    assert_eq!(limits(Method::GET, options), (true, 7));
+    assert_eq!(limits(Method::POST, options), (false, 7));
+    assert_eq!(limits(Method::POST, options.any_method()), (true, 7));
+    assert_eq!(limits(Method::GET, options.hedge(None)), (false, 7));
+    assert_eq!(limits(Method::GET, options.never()), (false, 0));
+    assert_eq!(limits(Method::GET, options.replay_limit(9)), (true, 9));
 }
 
 fn outcomes() -> impl Strategy<Value = Outcome> {

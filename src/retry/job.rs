@@ -9,7 +9,7 @@ use tower::BoxError;
 use super::attempt::{End, Fault};
 use super::attempts::{Attempts, RetryError};
 use super::body::ReplayBody;
-use super::budget::is_free;
+use super::budget::{Token, is_free};
 use super::clock;
 use super::decide::Limits;
 use super::events::{Report, report};
@@ -31,8 +31,8 @@ pub(super) struct Job<B> {
     deadline: Option<Instant>,
     attempts: Attempts,
     free_replays: u32,
-    /// A token was taken from the budget for an attempt with which the service has not been called yet.
-    paid: bool,
+    /// Taken from the budget for an attempt with which the service has not been called yet.
+    token: Option<Token>,
     /// Some attempt may have been acted upon.
     maybe_processed: bool,
 }
@@ -75,7 +75,7 @@ impl<B: http_body::Body> Job<B> {
             started,
             attempts: Attempts::new(),
             free_replays: 0,
-            paid: false,
+            token: None,
             maybe_processed: false,
         }
     }
@@ -101,7 +101,9 @@ impl<B> Job<B> {
 
     /// The service was called: what was paid for it is spent.
     pub(super) fn sent(&mut self) {
-        self.paid = false;
+        if let Some(token) = self.token.take() {
+            token.spend();
+        }
     }
 
     pub(super) fn is_past_deadline(&self, now: Instant) -> bool {
@@ -212,11 +214,11 @@ impl<B> Job<B> {
     /// Takes a token for one more attempt, unless there is one of an attempt that was never sent; in the end it is given
     /// back.
     fn pay(&mut self) -> bool {
-        let Some(budget) = self.policy.shared_budget().filter(|_| !self.paid) else {
+        let Some(budget) = self.policy.shared_budget().filter(|_| self.token.is_none()) else {
             return true;
         };
-        self.paid = budget.withdraw(&self.head.uri);
-        self.paid
+        self.token = budget.withdraw(&self.head.uri);
+        self.token.is_some()
     }
 
     fn note(&mut self, outcome: &Outcome) {
@@ -270,13 +272,5 @@ impl<R> Judged<R> {
     /// is none: the other attempt may fare better.
     pub(super) fn is_answer(&self) -> bool {
         self.result.is_ok() && self.outcome.verdict() == Verdict::Final
-    }
-}
-
-impl<B> Drop for Job<B> {
-    fn drop(&mut self) {
-        if let Some(budget) = self.policy.shared_budget().filter(|_| self.paid) {
-            budget.refund(&self.head.uri);
-        }
     }
 }

@@ -276,3 +276,45 @@ impl fmt::Display for Stop {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_one_of_two_is_retried_for_both_are_after_the_longer_delay() {
+        // R15 R7 R9
+        let second = Duration::from_secs(1);
+        let asked = |seconds| Outcome::transient().retry_after(second * seconds);
+        let over = Outcome::done().retry_after(second * 9);
+        assert_eq!(asked(3).beside(&over, second), asked(3));
+        assert_eq!(asked(3).beside(&asked(3), second), asked(3));
+        assert_eq!(
+            asked(1).beside(&asked(3), second),
+            asked(2),
+            "a second has passed"
+        );
+        assert_eq!(Outcome::done().beside(&asked(3), second), asked(2));
+        let free = Outcome::unprocessed();
+        assert_eq!(free.beside(&free, second), free);
+        assert_eq!(free.beside(&Outcome::transient(), second), free.costly());
+        assert_eq!(free.costly().beside(&free, second), free.costly());
+    }
+
+    #[test]
+    fn every_stop_has_its_word_and_is_a_limit_or_not() {
+        // R14
+        for (stop, word, limit) in [
+            (Stop::Done, "done", false),
+            (Stop::NotRepeatable, "not_repeatable", false),
+            (Stop::Disabled, "disabled", false),
+            (Stop::Attempts, "attempts", true),
+            (Stop::Deadline, "deadline", true),
+            (Stop::RetryAfter, "retry_after", true),
+            (Stop::Budget, "budget", true),
+            (Stop::Body, "body", true),
+        ] {
+            assert_eq!((stop.as_str(), stop.is_limit()), (word, limit));
+        }
+    }
+}

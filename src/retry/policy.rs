@@ -337,3 +337,7 @@ impl fmt::Debug for RetryPolicy {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+#[path = "policy_tests.rs"]
+mod tests;

@@ -131,3 +131,27 @@ impl fmt::Display for ReplayError {
 }
 
 impl std::error::Error for ReplayError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn data(text: &'static str) -> Recorded {
+        Recorded::Data(Bytes::from_static(text.as_bytes()))
+    }
+
+    #[test]
+    fn empty_frames_are_not_kept_and_no_more_than_so_many_others() {
+        // R10
+        let mut tape = Tape::new((), 1_000_000);
+        assert!(tape.record(&data(""), 0).is_empty());
+        for kept in 0..MAX_FRAMES {
+            assert_eq!(tape.frames.len(), kept);
+            assert!(tape.record(&data("x"), 0).is_empty());
+        }
+        assert!(tape.state == State::Recording);
+        assert_eq!(tape.record(&data("x"), 0).len(), MAX_FRAMES);
+        assert!(tape.state == State::Lost && tape.frames.is_empty());
+        assert!(tape.record(&data("x"), 0).is_empty() && tape.frames.is_empty());
+    }
+}

@@ -4,7 +4,7 @@ use std::error::Error as StdError;
 use std::future::Future;
 use std::mem;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use http::{Request, Response};
 use pin_project_lite::pin_project;
@@ -14,7 +14,7 @@ use tower::retry::Policy;
 
 use super::attempts::Attempts;
 use super::body::ReplayBody;
-use super::budget::is_free;
+use super::budget::{Token, is_free};
 use super::clock;
 use super::outcome::{Decision, Outcome, Stop};
 use super::policy::RetryPolicy;
@@ -39,6 +39,7 @@ pin_project! {
     pub struct Delay {
         #[pin]
         sleep: Sleep,
+        token: Option<Token>,
     }
 }
 
@@ -93,23 +94,31 @@ impl TowerPolicy {
         match limits.decide(self.attempts.count(), elapsed, outcome, self.policy.draw()) {
             Decision::Stop(stop) => Err(stop),
             Decision::Retry { .. } if !request.body().is_replayable() => Err(Stop::Body),
-            Decision::Retry { .. } if !self.afford(request, outcome) => Err(Stop::Budget),
             Decision::Retry { after } => {
+                let token = self.afford(request, outcome)?;
+                // The last attempt may still be sending, and may no longer lose the body.
+                *request.body_mut() = request.body().promise().ok_or(Stop::Body)?;
                 if let Some(reason) = outcome.reason() {
                     self.attempts.note(reason);
                 }
                 self.policy
                     .mark_retry(request.headers_mut(), self.attempts.count());
-                Ok(Delay { sleep: sleep(after) })
+                Ok(Delay {
+                    sleep: sleep(after),
+                    token,
+                })
             }
         }
     }
 
-    fn afford<B>(&mut self, request: &Request<B>, outcome: &Outcome) -> bool {
-        let Some(budget) = self.policy.shared_budget() else {
-            return true;
-        };
-        is_free(outcome, &mut self.free_replays) || budget.withdraw(request.uri())
+    /// What is paid for a retry, if it costs anything.
+    fn afford<B>(&mut self, request: &Request<B>, outcome: &Outcome) -> Result<Option<Token>, Stop> {
+        match self.policy.shared_budget() {
+            Some(budget) if !is_free(outcome, &mut self.free_replays) => {
+                budget.withdraw(request.uri()).map(Some).ok_or(Stop::Budget)
+            }
+            _ => Ok(None),
+        }
     }
 
     fn after_response<B, R>(
@@ -196,6 +205,11 @@ impl Future for Delay {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        self.project().sleep.poll(cx)
+        let this = self.project();
+        ready!(this.sleep.poll(cx));
+        if let Some(token) = this.token.take() {
+            token.spend();
+        }
+        Poll::Ready(())
     }
 }

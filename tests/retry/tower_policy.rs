@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use h2pool::retry::{Attempts, ReplayBody, RetryBudget, RetryOptions, RetryPolicy, Stop};
 use http::{Request, Response};
+use http_body_util::BodyExt;
 use tower::{BoxError, ServiceBuilder, ServiceExt, service_fn};
 
-use crate::mock::{Body, Server, answer, get, millis, now, post, read, reset, steady};
+use crate::mock::{Body, Server, answer, get, millis, now, pause, post, read, reset, steady};
 
 type Answer = Result<Response<Body>, BoxError>;
 
@@ -81,6 +82,39 @@ async fn a_body_over_its_limit_is_not_sent_again() {
         request.extensions_mut().insert(RetryOptions::new().any_method());
         ask(&steady(), &server, request).await.unwrap();
         assert_eq!(server.count(), calls, "{size}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upload_that_goes_on_is_not_lost_to_the_next_attempt() {
+    // R1 R10: a service that answers 503 early and reads the body on.
+    let server = Server::new(|number, request| async move {
+        if number > 1 {
+            assert_eq!(read(request).await, "an order over the limit");
+            return Ok(answer(200));
+        }
+        let mut body = request.into_body();
+        tokio::spawn(async move {
+            pause(100).await;
+            while body.frame().await.is_some() {}
+        });
+        Ok(answer(503))
+    });
+    let mut request = post().map(|_| Body::from("an order over the limit"));
+    request.extensions_mut().insert(RetryOptions::new().any_method());
+    assert_eq!(ask(&steady(), &server, request).await.unwrap().status(), 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_that_is_never_sent_gives_its_token_back() {
+    // R1 R9 R12
+    let budget = RetryBudget::new(0.0, 0).burst(5);
+    let policy = steady().budget(budget.clone());
+    let server = Server::statuses(&[503; 100]);
+    for (after, calls, left) in [(100, 1, 5), (300, 3, 4)] {
+        let dropped = tokio::time::timeout(millis(after), ask(&policy, &server, get())).await;
+        assert!(dropped.is_err());
+        assert_eq!((server.count(), budget.available(get().uri())), (calls, left));
     }
 }
 
