@@ -19,18 +19,15 @@ impl<C: Clone> OriginState<C> {
         Some(self.grant(slot))
     }
 
-    /// The same for a caller on a single-thread runtime: on a session of that runtime, where it overtakes nobody who
-    /// waits there, or on a shared one.
+    /// The same for a caller on a single-thread runtime, on a session of that runtime or a shared one.
     pub fn try_acquire_private(&mut self, caller: Caller) -> Option<SessionId> {
-        if let Some(group) = self.known_group(caller) {
-            if self.closed || !self.groups[group].queue.is_empty() {
-                return None;
-            }
-            if let Some(slot) = self.pick(group, caller.empty, &Class::SOUND) {
-                return Some(self.grant(slot));
-            }
-        }
-        self.try_acquire(caller.empty)
+        let own = self.known_group(caller);
+        let open = Open {
+            own: own.is_some_and(|group| self.groups[group].queue.is_empty()),
+            shared: self.queued == 0,
+        };
+        let slot = self.room_for(own.unwrap_or(SHARED), caller.empty, open)?;
+        (!self.closed).then(|| self.grant(slot))
     }
 
     /// A slot, or a place in the queue. Readiness is never refused a place: a full queue is pending to it (P29).

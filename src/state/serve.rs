@@ -29,14 +29,23 @@ impl<C: Clone> OriginState<C> {
     /// A session with room, among those that are open to the caller. Where none has room, but a slot of one is held
     /// only by readiness, that is taken back (P29).
     pub(super) fn slot_for(&mut self, group: usize, empty: bool, open: Open) -> Option<usize> {
-        let groups = open.groups(group).into_iter().flatten();
-        let pick = |classes| groups.clone().find_map(|group| self.pick(group, empty, classes));
-        if let Some(slot) = pick(&Class::SOUND).or_else(|| pick(&Class::SUSPECT)) {
+        if let Some(slot) = self.room_for(group, empty, open) {
             return Some(slot);
         }
-        let slot = pick(&Class::YIELDING)?;
+        let slot = self.pick_open(group, empty, open, &Class::YIELDING)?;
         self.revoke(slot);
         Some(slot)
+    }
+
+    /// A session with room, among those that are open to the caller.
+    pub(super) fn room_for(&self, group: usize, empty: bool, open: Open) -> Option<usize> {
+        let pick = |classes| self.pick_open(group, empty, open, classes);
+        pick(&Class::SOUND).or_else(|| pick(&Class::SUSPECT))
+    }
+
+    fn pick_open(&self, group: usize, empty: bool, open: Open, classes: &[Class; 2]) -> Option<usize> {
+        let mut groups = open.groups(group).into_iter().flatten();
+        groups.find_map(|group| self.pick(group, empty, classes))
     }
 
     /// The session of a group that the policy prefers, among these classes.

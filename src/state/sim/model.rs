@@ -100,11 +100,13 @@ impl Model {
         self.queue.pop();
     }
 
-    /// The fast path declined.
-    pub(super) fn declined(&self, empty: bool) {
-        let room = |session: &Slots| session.group.is_none() && session.gives(empty) && session.has_room();
-        let there = self.queue.is_empty() && self.sessions.iter().any(room);
-        assert!(!there, "the fast path found nothing: {self:#?}");
+    /// The fast path declined: what it could take was not there.
+    pub(super) fn declined(&mut self, caller: Caller) {
+        self.push(None, caller, false);
+        let last = self.queue.len() - 1;
+        let there = self.choices_among(last, &[Slots::is_sound, Slots::has_room]);
+        assert_eq!(there, [], "the fast path found nothing: {self:#?}");
+        self.queue.pop();
     }
 
     /// Somebody left; `returned` is where it had a slot.
@@ -302,12 +304,16 @@ impl Model {
 
     /// The sessions any of which may serve this waiter now: none, or the best ones.
     fn choices(&self, place: usize) -> Vec<SessionId> {
+        self.choices_among(place, &[Slots::is_sound, Slots::has_room, Slots::yields])
+    }
+
+    /// The same among sessions of these kinds, in order.
+    fn choices_among(&self, place: usize, kinds: &[fn(&Slots) -> bool]) -> Vec<SessionId> {
         let waiting = &self.queue[place];
         let own = waiting.group.is_some() && self.is_first(place, false);
         let shared = self.is_first(place, true);
         let (own, shared) = (own.then_some(waiting.group), shared.then_some(None));
-        let sound = |session: &Slots| session.has_room() && !session.suspect;
-        for kind in [sound, Slots::has_room, Slots::yields] {
+        for kind in kinds {
             for group in [own, shared].into_iter().flatten() {
                 let gives = |session: &&Slots| {
                     session.group == group && session.gives(waiting.empty) && kind(session)
@@ -376,6 +382,10 @@ impl Slots {
 
     fn has_room(&self) -> bool {
         self.in_use < self.limit
+    }
+
+    fn is_sound(&self) -> bool {
+        self.has_room() && !self.suspect
     }
 
     fn yields(&self) -> bool {

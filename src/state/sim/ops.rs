@@ -14,6 +14,7 @@ pub enum Op {
         first: bool,
     },
     TryAcquire {
+        runtime: u8,
         empty: bool,
     },
     AcquireOwn {
@@ -67,7 +68,10 @@ impl Op {
                 soft: how & 6 == 6,
                 first: how & 24 == 24,
             },
-            10..=11 => Self::TryAcquire { empty: flag },
+            10..=11 => Self::TryAcquire {
+                runtime: which,
+                empty: flag,
+            },
             12 => Self::AcquireOwn { runtime: which },
             13..=17 => Self::Claim(which),
             18..=20 => Self::Cancel(which),

@@ -182,17 +182,24 @@ impl Sim {
                     Acquired::Closed => assert!(self.state.closed),
                 }
             }
-            Op::TryAcquire { empty } => match self.state.try_acquire(empty) {
-                Some(session) => {
-                    let caller = Caller {
-                        empty,
-                        ..self.caller(0)
-                    };
-                    self.model.granted_at_once(caller, false, session);
-                    self.leases.push(session);
+            Op::TryAcquire { runtime, empty } => {
+                let caller = Caller {
+                    empty,
+                    ..self.caller(runtime)
+                };
+                let session = if caller.private {
+                    self.state.try_acquire_private(caller)
+                } else {
+                    self.state.try_acquire(empty)
+                };
+                match session {
+                    Some(session) => {
+                        self.model.granted_at_once(caller, false, session);
+                        self.leases.push(session);
+                    }
+                    None => self.model.declined(caller),
                 }
-                None => self.model.declined(empty),
-            },
+            }
             Op::AcquireOwn { runtime } => {
                 let caller = self.caller(runtime);
                 let waiter = self.state.acquire_own(caller, now);

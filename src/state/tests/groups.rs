@@ -36,6 +36,24 @@ fn a_slot_for_the_taking_is_one_of_the_own_runtime_and_overtakes_nobody() {
 }
 
 #[test]
+fn a_slot_for_the_taking_may_be_one_of_a_shared_session() {
+    // P1, P11, P36
+    let mut bench = Bench::new(|limits| limits.max_sessions = 1);
+    let shared = bench.serving(1);
+    assert_eq!(
+        bench.run(|state, _| state.try_acquire_private(on(1))),
+        Some(shared)
+    );
+    let waiter = bench.queue();
+    assert_eq!(bench.run(|state, _| state.try_acquire_private(on(1))), None);
+    bench.release(shared);
+    assert_eq!(bench.granted(waiter), shared);
+    bench.run(|state, now| state.close(now, None));
+    bench.release(shared);
+    assert_eq!(bench.run(|state, _| state.try_acquire_private(on(1))), None);
+}
+
+#[test]
 fn a_shared_session_serves_everybody() {
     // P36
     let mut bench = Bench::new(|_| {});
