@@ -5,7 +5,7 @@ use gungraun::{library_benchmark, library_benchmark_group, main};
 use h2pool_benches::acquire::{self, Case, Who};
 
 /// Enough that what surrounds them does not show.
-const TURNS: u64 = 1_000;
+const TURNS: u64 = 1000;
 
 type Boxed = Box<dyn Case>;
 

@@ -5,6 +5,7 @@ pub mod acquire;
 pub mod canned;
 pub mod closed_loop;
 pub mod peers;
+pub mod pipe;
 pub mod server;
 pub mod stats;
 pub mod transport;

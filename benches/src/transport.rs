@@ -12,7 +12,7 @@ use http::{Request, Uri, Version};
 use http_body_util::{BodyExt, Empty};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::{Connect, HttpConnector};
 use hyper_util::rt::TokioExecutor;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -130,7 +130,10 @@ pub fn hyper_util(server: &Server, h2: bool) -> Result<HyperUtil> {
         .build(connector))
 }
 
-impl Transport for HyperUtil {
+impl<C> Transport for Client<C, Empty<Bytes>>
+where
+    C: Connect + Clone + Send + Sync + 'static,
+{
     async fn get(&self, uri: &Uri) -> Result<usize> {
         let response = self.request(request(uri)).await?;
         length(response.into_body()).await

@@ -8,8 +8,8 @@ use anyhow::{Context, Result};
 use clap::{Parser, ValueEnum};
 use h2pool::connect::memory;
 use h2pool::{H2Pool, Origin};
-use h2pool_benches::canned;
 use h2pool_benches::transport::{Bare, Transport, bare};
+use h2pool_benches::{canned, pipe};
 use http::{Uri, Version};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use tokio::task::JoinSet;
@@ -32,6 +32,8 @@ struct Options {
 enum Kind {
     Bare,
     H2pool,
+    /// reqwest is not here: it takes no in-memory IO.
+    HyperUtil,
 }
 
 fn main() -> Result<()> {
@@ -62,6 +64,7 @@ async fn run(options: Options) -> Result<()> {
                 .build()?;
             measure(pool, options).await
         }
+        Kind::HyperUtil => measure(pipe::hyper_util(), options).await,
     }
 }
 
