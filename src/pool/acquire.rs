@@ -39,10 +39,10 @@ pub(super) struct Want {
 }
 
 impl<O: Key> Entry<O> {
-    /// A slot that is there for the taking: the path of a request on a warm pool.
-    pub(super) fn try_acquire(self: &Arc<Self>, want: Want) -> Option<Held<O>> {
+    /// A slot that is there for the taking: the path of a request on a warm pool. Otherwise the origin again.
+    pub(super) fn try_acquire(self: Arc<Self>, want: Want) -> Result<Held<O>, Arc<Self>> {
         if want.first || self.core.permits.is_some() {
-            return None;
+            return Err(self);
         }
         let slot = match self.core.runtimes.known_private() {
             None => Slot::try_acquire(self, want.empty),
@@ -56,7 +56,7 @@ impl<O: Key> Entry<O> {
                 Slot::try_acquire_private(self, caller)
             }
         };
-        Some(Held {
+        Ok(Held {
             slot: slot?,
             permit: None,
         })
@@ -64,7 +64,7 @@ impl<O: Key> Entry<O> {
 
     /// A slot on a session of this origin.
     pub(super) async fn acquire(self: &Arc<Self>, want: Want) -> Result<Held<O>, Error> {
-        if let Some(held) = self.try_acquire(want) {
+        if let Ok(held) = self.clone().try_acquire(want) {
             return Ok(held);
         }
         let (runtime, caller) = self.caller(want.empty, false)?;

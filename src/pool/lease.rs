@@ -11,7 +11,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
 use super::shared::{Env, Handle, Inner, run};
-use crate::state::{Acquired, Caller, Claim, Failure, SessionId, WaiterId};
+use crate::state::{Acquired, Caller, Claim, Failure, OriginState, SessionId, WaiterId};
 use crate::sync::Arc;
 
 /// A slot on a session, with the session's handle.
@@ -28,22 +28,28 @@ struct Right<E: Env> {
 }
 
 impl<E: Env> Slot<E> {
-    /// A slot on a session with room, if nobody waits: the path of a request on a warm pool.
-    pub fn try_acquire(env: &Arc<E>, empty: bool) -> Option<Self> {
-        let (id, handle) = run(env, |inner| {
-            let id = inner.state.try_acquire(empty)?;
-            granted(inner, id)
-        })?;
-        Some(Self::new(env.clone(), id, handle))
+    /// A slot on a session with room, if nobody waits: the path of a request on a warm pool. Otherwise the origin again.
+    pub fn try_acquire(env: Arc<E>, empty: bool) -> Result<Self, Arc<E>> {
+        Self::take(env, |state| state.try_acquire(empty))
     }
 
     /// The same for a caller on a single-thread runtime, on a session of that runtime or a shared one.
-    pub fn try_acquire_private(env: &Arc<E>, caller: Caller) -> Option<Self> {
-        let (id, handle) = run(env, |inner| {
-            let id = inner.state.try_acquire_private(caller)?;
+    pub fn try_acquire_private(env: Arc<E>, caller: Caller) -> Result<Self, Arc<E>> {
+        Self::take(env, |state| state.try_acquire_private(caller))
+    }
+
+    fn take(
+        env: Arc<E>,
+        choose: impl FnOnce(&mut OriginState<E::Cause>) -> Option<SessionId>,
+    ) -> Result<Self, Arc<E>> {
+        let taken = run(&env, |inner| {
+            let id = choose(&mut inner.state)?;
             granted(inner, id)
-        })?;
-        Some(Self::new(env.clone(), id, handle))
+        });
+        match taken {
+            Some((id, handle)) => Ok(Self::new(env, id, handle)),
+            None => Err(env),
+        }
     }
 
     fn new(env: Arc<E>, id: SessionId, handle: E::Handle) -> Self {

@@ -140,7 +140,7 @@ impl<O: Key> H2Pool<O> {
     /// # Cancel safety
     /// Dropped, the wait leaves the queue at once; a slot on its way goes to the next caller.
     pub async fn acquire(&self, key: &O) -> Result<Lease<O>, Error> {
-        let mut entry = self.lifeline.entry(key)?;
+        let entry = self.lifeline.entry(key)?;
         if entry.goes_elsewhere() {
             return Err(entry.name(self::dial::h1_only()));
         }
@@ -149,8 +149,8 @@ impl<O: Key> H2Pool<O> {
             first: false,
         };
         let held = match entry.try_acquire(want) {
-            Some(held) => held,
-            None => self.lifeline.acquire(&mut entry, want).await?,
+            Ok(held) => held,
+            Err(mut entry) => self.lifeline.acquire(&mut entry, want).await?,
         };
         Ok(Lease {
             held,

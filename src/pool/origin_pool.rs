@@ -143,13 +143,17 @@ impl<O: Key> OriginPool<O> {
         Poll::Ready(Ok(()))
     }
 
-    fn exchange<B>(&self, request: Request<B>) -> Result<Exchange<O>, Error>
+    /// `entry` is where readiness found its slot.
+    fn exchange<B>(&self, request: Request<B>, entry: Option<Arc<Entry<O>>>) -> Result<Exchange<O>, Error>
     where
         B: http_body::Body + Send + 'static,
         B::Data: Buf + Send,
         B::Error: Into<BoxError>,
     {
-        let entry = self.lifeline.entry(&self.key)?;
+        let entry = match entry.filter(|_| !self.lifeline.is_closed()) {
+            Some(entry) => entry,
+            None => self.lifeline.entry(&self.key)?,
+        };
         let (mut parts, body) = request.into_parts();
         let body = Outgoing::new(body, entry.core.config.replay_buffer);
         super::service::complete(&mut parts, self.key.origin())?;
@@ -229,12 +233,18 @@ where
             return ResponseFuture::new(async { Err(error) });
         }
         // Now: from here on the slot is the call's, polled or not.
-        let ticket = match ready {
-            // One that was taken back: first in the queue.
-            Readiness::Held(queue) => queue.firm_up().map_or(Ticket::Returning, Ticket::Slot),
-            _ => Ticket::Nothing,
+        let (entry, ticket) = match ready {
+            Readiness::Held(queue) => {
+                let entry = queue.env().clone();
+                // One that was taken back: first in the queue.
+                (
+                    Some(entry),
+                    queue.firm_up().map_or(Ticket::Returning, Ticket::Slot),
+                )
+            }
+            _ => (None, Ticket::Nothing),
         };
-        match self.exchange(request) {
+        match self.exchange(request, entry) {
             Ok(exchange) => ResponseFuture::new(Running::new(exchange, ticket)),
             Err(error) => ResponseFuture::new(std::future::ready(Err(error))),
         }

@@ -108,9 +108,9 @@ impl<O: Key> Exchange<O> {
         }
         let held = match held {
             Some(held) => held,
-            None => match self.entry.try_acquire(self.want(first)) {
-                Some(held) => held,
-                None => return Err(Box::new(Standing::with(None, first))),
+            None => match self.entry.clone().try_acquire(self.want(first)) {
+                Ok(held) => held,
+                Err(_) => return Err(Box::new(Standing::with(None, first))),
             },
         };
         let Wire::H2(session) = &held.slot.handle().wire else {
@@ -225,9 +225,9 @@ impl<O: Key> Exchange<O> {
 
     /// A slot: at once where a session has room and nobody waits.
     async fn slot(&mut self, want: Want) -> Result<Held<O>, Error> {
-        match self.entry.try_acquire(want) {
-            Some(held) => Ok(held),
-            None => Box::pin(self.lifeline.acquire(&mut self.entry, want)).await,
+        match self.entry.clone().try_acquire(want) {
+            Ok(held) => Ok(held),
+            Err(_) => Box::pin(self.lifeline.acquire(&mut self.entry, want)).await,
         }
     }
 

@@ -3,7 +3,8 @@
 //! A bucket queue. Level `n` holds the sessions with `n` streams in use in a doubly linked list threaded through the
 //! sessions themselves; a two-level bitmap says which levels are populated, so that the least and the busiest are found
 //! by two bit scans however many sessions there are. Loads of [`LEVELS`] and more share the last level: there the order
-//! no longer matters.
+//! no longer matters. Nor does it for a session that is alone in an index, as those of most origins are: its level is that
+//! of when it came, until another comes.
 
 use slab::Slab;
 
@@ -32,6 +33,8 @@ struct Buckets {
     heads: Vec<u32>,
     words: Vec<u64>,
     summary: u64,
+    /// Sessions in it.
+    count: u32,
 }
 
 impl LoadIndex {
@@ -58,8 +61,9 @@ impl LoadIndex {
     }
 
     /// Files a session that is in it under its load of now.
+    #[inline]
     pub(super) fn reload(&mut self, sessions: &mut Slab<Session>, slot: u32) {
-        if let Some(buckets) = &mut self.0 {
+        if let Some(buckets) = self.0.as_mut().filter(|buckets| buckets.count > 1) {
             buckets.reload(sessions, slot);
         }
     }
@@ -101,6 +105,19 @@ impl Buckets {
     }
 
     fn insert(&mut self, sessions: &mut Slab<Session>, slot: u32) {
+        if let Some(lone) = self.least().filter(|_| self.count == 1) {
+            self.reload(sessions, lone);
+        }
+        self.count += 1;
+        self.file(sessions, slot);
+    }
+
+    fn remove(&mut self, sessions: &mut Slab<Session>, slot: u32) {
+        self.count -= 1;
+        self.unfile(sessions, slot);
+    }
+
+    fn file(&mut self, sessions: &mut Slab<Session>, slot: u32) {
         let level = level_of(&sessions[slot as usize]);
         self.grow_to(level);
         let next = self.heads[level as usize];
@@ -117,7 +134,7 @@ impl Buckets {
         self.summary |= 1 << (level / 64);
     }
 
-    fn remove(&mut self, sessions: &mut Slab<Session>, slot: u32) {
+    fn unfile(&mut self, sessions: &mut Slab<Session>, slot: u32) {
         let link_of = sessions[slot as usize].link.take();
         let Link { prev, next, level } = link_of.expect("a session in the index is linked");
         if next != NONE {
@@ -133,8 +150,7 @@ impl Buckets {
         }
     }
 
-    /// The same as removing and inserting; quick for a session that is alone on its level and will be on the next, as
-    /// those of most origins are.
+    /// The same as removing and inserting; quick for a session that is alone on its level and will be on the next.
     fn reload(&mut self, sessions: &mut Slab<Session>, slot: u32) {
         let session = &mut sessions[slot as usize];
         let level = level_of(session);
@@ -152,8 +168,8 @@ impl Buckets {
                 self.summary |= 1 << (level / 64);
             }
             _ => {
-                self.remove(sessions, slot);
-                self.insert(sessions, slot);
+                self.unfile(sessions, slot);
+                self.file(sessions, slot);
             }
         }
     }
