@@ -62,6 +62,8 @@
 //!   streams refused or excluded by a GOAWAY, and connections that could not be opened. Classifiers of your own may know
 //!   more: [`classify_response`](RetryPolicy::classify_response), [`classify_error`](RetryPolicy::classify_error).
 //! - Everything else is final: other statuses, certificates and configuration among it, and any error that is not known.
+//!   A refused certificate is known by rustls's errors and by [`InvalidData`](std::io::ErrorKind::InvalidData); under a
+//!   client that uses another TLS library it is a connection that could not be opened, unless a classifier knows better.
 //!
 //! `x-should-retry: false` makes any response final, `true` makes any 4xx and 5xx transient.
 //!

@@ -205,7 +205,7 @@ impl RetryPolicy {
     }
 
     /// A classifier asked first about every error, as the inner service gave it; `None` leaves it to what the layer knows
-    /// of the errors in its source chain.
+    /// of the errors in its source chain. An error from `poll_ready` is final, and nobody is asked.
     #[must_use]
     pub fn classify_error<F>(self, classify: F) -> Self
     where
