@@ -49,6 +49,21 @@ async fn body_of(response: Result<Response<Body>, impl std::fmt::Debug>) -> Byte
 }
 
 #[tokio::test]
+async fn an_origin_forgotten_while_its_service_was_ready_is_made_anew() {
+    // P29, P39: readiness does not keep it, and the call does not fail for it.
+    let (server, other) = (Server::start().await, Server::start().await);
+    let pool = tls().max_origins(1).build().unwrap();
+    let mut service = pool.origin(origin(&format!("https://{}", server.addr())));
+    let ready = within("readiness", service.ready()).await.unwrap();
+    let response = within("the response", pool.request(get(other.uri("/bytes/1")))).await;
+    assert_eq!(body_of(response).await.len(), 1);
+    assert_eq!(pool.stats().sessions_closed.evicted, 1);
+    let response = within("the response", ready.call(to("/bytes/3"))).await;
+    assert_eq!(body_of(response).await.len(), 3);
+    assert_eq!(server.counts().accepted, 2);
+}
+
+#[tokio::test]
 async fn requests_go_to_its_origin() {
     // P29
     let server = Server::start().await;
