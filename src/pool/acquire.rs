@@ -62,11 +62,8 @@ impl<O: Key> Entry<O> {
         })
     }
 
-    /// A slot on a session of this origin.
+    /// A slot on a session of this origin, for a caller that found none for the taking.
     pub(super) async fn acquire(self: &Arc<Self>, want: Want) -> Result<Held<O>, Error> {
-        if let Ok(held) = self.clone().try_acquire(want) {
-            return Ok(held);
-        }
         let (runtime, caller) = self.caller(want.empty, false)?;
         let queue = if want.first { Queue::first } else { Queue::last };
         let mut waited = pin!(Waited::new(want.first));
@@ -124,7 +121,9 @@ impl<O: Key> Entry<O> {
                 self.arm_here(&runtime);
             }
             waited.as_mut().let_in();
-            let late = waited.as_mut().poll_timeout(self, cx);
+            let late = waited
+                .as_mut()
+                .poll_timeout(self, Some(runtime.handle().id()), cx);
             late.map(|()| Err(self.timed_out("a slot")))
         })
         .await;
@@ -137,6 +136,9 @@ impl<O: Key> Entry<O> {
 
     /// Whoever waits sees to it that the origin's deadlines are kept by a timer that runs.
     pub(super) fn arm_here(self: &Arc<Self>, runtime: &Runtime) {
+        if !self.core.runtimes.any_private() {
+            return;
+        }
         if let Some(at) = run(self, |inner| inner.rehome(runtime.id())) {
             // Whoever waits here keeps it from ending.
             let _armed = runtime.arm(at, self);
@@ -180,7 +182,8 @@ impl<O: Key> Entry<O> {
             if let Poll::Ready(permit) = acquire.as_mut().poll(cx) {
                 return Poll::Ready(permit.map_err(|_| self.name(closed())));
             }
-            let late = waited.as_mut().poll_timeout(self, cx);
+            let here = Handle::try_current().ok().map(|handle| handle.id());
+            let late = waited.as_mut().poll_timeout(self, here, cx);
             late.map(|()| Err(self.timed_out("a permit of `limit_concurrency`")))
         })
         .await;
@@ -258,16 +261,16 @@ impl Waited {
         self.let_in
     }
 
-    /// Ready when `acquire_timeout` has passed.
+    /// Ready when `acquire_timeout` has passed; `here` is the runtime that polls.
     pub(super) fn poll_timeout<O: Key>(
         self: Pin<&mut Self>,
         entry: &Entry<O>,
+        here: Option<Id>,
         cx: &mut Context<'_>,
     ) -> Poll<()> {
         let Some(timeout) = some(entry.core.config.acquire_timeout) else {
             return Poll::Pending;
         };
-        let here = Handle::try_current().ok().map(|handle| handle.id());
         let mut this = self.project();
         let moved = here.is_some() && here != *this.home;
         let anew = match this.sleep.as_ref().as_pin_ref() {

@@ -207,7 +207,8 @@ impl<O: Key> Wait<O> {
                 return Poll::Ready(Ended::Again);
             }
         }
-        let late = self.waited.as_mut().poll_timeout(&entry, cx);
+        let here = Some(runtime.handle().id());
+        let late = self.waited.as_mut().poll_timeout(&entry, here, cx);
         late.map(|()| Ended::Failed(entry.timed_out("a slot")))
     }
 }

@@ -158,7 +158,7 @@ impl<O: Key> Exchange<O> {
             let answer = match (sent.take(), next.take()) {
                 (Some(answer), _) => answer,
                 (None, Some(held)) => self.send(held).await,
-                (None, None) => match self.slot(want).await {
+                (None, None) => match Box::pin(self.lifeline.acquire(&mut self.entry, want)).await {
                     Ok(held) => self.send(held).await,
                     Err(error) if error.is_h1_only() && self.entry.core.fallback.is_some() => {
                         return Box::pin(self.fall_back()).await;
@@ -221,14 +221,6 @@ impl<O: Key> Exchange<O> {
     fn may_repeat(&self, error: &Error, want: Want) -> bool {
         let there = want.empty || self.body.is_some();
         error.kind() == Kind::Runtime && self.parts.method.is_safe() && there
-    }
-
-    /// A slot: at once where a session has room and nobody waits.
-    async fn slot(&mut self, want: Want) -> Result<Held<O>, Error> {
-        match self.entry.clone().try_acquire(want) {
-            Ok(held) => Ok(held),
-            Err(_) => Box::pin(self.lifeline.acquire(&mut self.entry, want)).await,
-        }
     }
 
     /// Turns a slot into a stream's.

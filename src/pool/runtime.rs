@@ -75,7 +75,7 @@ pub(super) struct Runtimes {
     list: RwLock<Vec<Arc<Runtime>>>,
     next: AtomicU32,
     ended: AtomicBool,
-    /// A single-thread runtime was among them: callers on others need not ask whether theirs is one.
+    /// A single-thread runtime was among them: where none was, nobody has to ask whether theirs is one.
     any_private: AtomicBool,
 }
 
@@ -106,7 +106,7 @@ impl Runtimes {
     /// The caller's, if it is single-threaded and known already.
     pub(super) fn known_private(&self) -> Option<RuntimeId> {
         // Whoever registered its runtime sees it.
-        if !self.any_private.load(Ordering::Relaxed) {
+        if !self.any_private() {
             return None;
         }
         let handle = Handle::try_current().ok()?;
@@ -118,6 +118,11 @@ impl Runtimes {
         list.iter()
             .find(|runtime| runtime.handle.id() == id)
             .map(|runtime| runtime.id)
+    }
+
+    /// Whether a single-thread runtime is, or was, among them.
+    pub(super) fn any_private(&self) -> bool {
+        self.any_private.load(Ordering::Relaxed)
     }
 
     pub(super) fn get(&self, id: RuntimeId) -> Option<Arc<Runtime>> {
