@@ -23,10 +23,12 @@ use super::handle::Lifeline;
 use super::lease::{Queue, Refusal};
 use super::request::Exchange;
 use super::running::{Running, Ticket};
+use super::runtime::Runtime;
 use super::service::ResponseFuture;
 use crate::error::{BoxError, Error};
 use crate::origin::{Key, Origin};
 use crate::session::{Body, Outgoing};
+use crate::state::Caller;
 
 /// A service for one origin, made by [`H2Pool::origin`](crate::H2Pool::origin).
 ///
@@ -75,7 +77,11 @@ enum Readiness<O: Key> {
 /// A place in the queue, and what may end the wait before its turn comes.
 struct Wait<O: Key> {
     queue: Queue<Entry<O>>,
-    waited: Pin<Box<Waited>>,
+    /// Where it was polled last.
+    runtime: Arc<Runtime>,
+    caller: Caller,
+    /// `None` until it really waits.
+    waited: Option<Pin<Box<Waited>>>,
     /// The handle is closed, which the origin does not tell where other handles share it.
     closing: Option<Pin<Box<OwnedNotified>>>,
 }
@@ -168,10 +174,12 @@ impl<O: Key> OriginPool<O> {
         if entry.goes_elsewhere() {
             return Ok(None);
         }
-        let (_, caller) = entry.caller(true, true)?;
+        let (runtime, caller) = entry.caller(true, true)?;
         Ok(Some(Wait {
             queue: Queue::last(entry, caller),
-            waited: Box::pin(Waited::default()),
+            runtime,
+            caller,
+            waited: None,
             closing,
         }))
     }
@@ -189,26 +197,29 @@ enum Ended {
 impl<O: Key> Wait<O> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
         let entry = self.queue.env().clone();
-        let (runtime, caller) = match entry.caller(true, true) {
-            Ok(here) => here,
-            Err(error) => return Poll::Ready(Ended::Failed(error)),
-        };
-        match self.queue.poll_ready(cx, caller) {
+        if !self.runtime.is_current() {
+            match entry.caller(true, true) {
+                Ok(here) => (self.runtime, self.caller) = here,
+                Err(error) => return Poll::Ready(Ended::Failed(error)),
+            }
+        }
+        match self.queue.poll_ready(cx, self.caller) {
             Poll::Ready(Ok(())) => return Poll::Ready(Ended::Held),
             Poll::Ready(Err(Refusal::Closed)) => return Poll::Ready(Ended::Again),
             Poll::Ready(Err(refusal)) => return Poll::Ready(Ended::Failed(entry.refused(refusal))),
             Poll::Pending => {}
         }
-        if self.waited.as_mut().let_in() {
-            entry.arm_here(&runtime);
+        let waited = self.waited.get_or_insert_with(|| Box::pin(Waited::default()));
+        if waited.as_mut().let_in() {
+            entry.arm_here(&self.runtime);
         }
         if let Some(closing) = &mut self.closing {
             if closing.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Ended::Again);
             }
         }
-        let here = Some(runtime.handle().id());
-        let late = self.waited.as_mut().poll_timeout(&entry, here, cx);
+        let here = Some(self.runtime.handle().id());
+        let late = waited.as_mut().poll_timeout(&entry, here, cx);
         late.map(|()| Ended::Failed(entry.timed_out("a slot")))
     }
 }
