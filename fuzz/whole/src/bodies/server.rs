@@ -47,6 +47,8 @@ struct Stream {
 pub(super) struct Server {
     io: DuplexStream,
     unread: BytesMut,
+    /// What is to be written before anything else: whoever wrote may have been cancelled in the midst of a frame.
+    unwritten: BytesMut,
     plans: Vec<Plan>,
     settings: Settings,
     streams: BTreeMap<u32, Stream>,
@@ -66,6 +68,7 @@ impl Server {
         Self {
             io,
             unread: BytesMut::new(),
+            unwritten: BytesMut::new(),
             plans: plans.to_vec(),
             settings,
             streams: BTreeMap::new(),
@@ -336,7 +339,8 @@ impl Server {
     }
 
     async fn write(&mut self, bytes: &[u8]) {
+        self.unwritten.extend_from_slice(bytes);
         // A client that is gone does not read.
-        let _ = self.io.write_all(bytes).await;
+        let _ = self.io.write_all_buf(&mut self.unwritten).await;
     }
 }
