@@ -82,7 +82,7 @@ pub(super) fn in_body(control: &Control, violation: Option<Violation>, error: h2
 /// The session went over a bound, or broke a rule that the meter watches.
 pub(super) fn session_over_bound(violation: Violation) -> Error {
     let fault = match violation {
-        Violation::Http1 | Violation::FirstFrame { .. } => "broke the protocol",
+        Violation::Http1 | Violation::FirstFrame { .. } | Violation::Unasked { .. } => "broke the protocol",
         _ => "went over a bound",
     };
     Error::new(

@@ -82,6 +82,8 @@ pub(crate) enum Violation {
     Http1,
     /// The first frame is not SETTINGS.
     FirstFrame { kind: u8 },
+    /// The answer to a request that was not sent yet.
+    Unasked { stream: u32 },
     /// Too many SETTINGS, PING, PRIORITY or unknown frames.
     ControlRate { per_second: u32 },
     /// Too many WINDOW_UPDATE frames.
@@ -114,6 +116,10 @@ impl fmt::Display for Violation {
                     "the first frame of the peer has type {kind}, not SETTINGS (RFC 9113 section 3.4)"
                 )
             }
+            Self::Unasked { stream } => write!(
+                f,
+                "HEADERS or DATA on stream {stream}, of which no request was sent (RFC 9113 section 5.1)"
+            ),
             Self::ControlRate { per_second } => {
                 write!(
                     f,
@@ -290,6 +296,7 @@ mod tests {
         for (violation, name) in [
             (Violation::Http1, "HTTP/1.x"),
             (Violation::FirstFrame { kind: 7 }, "type 7, not SETTINGS"),
+            (Violation::Unasked { stream: 3 }, "on stream 3"),
             (
                 Violation::ControlRate { per_second: 1_000 },
                 "1000 SETTINGS, PING, PRIORITY or unknown frames a second",

@@ -82,6 +82,12 @@ impl Streams {
         id <= self.highest
     }
 
+    /// Whether it is a stream of ours of which nothing was written. h2 would take a response there: it knows of requests
+    /// before they are written.
+    pub(super) fn is_unasked(&self, id: u32) -> bool {
+        id % 2 == 1 && !self.is_written(id)
+    }
+
     pub(super) fn get(&self, id: u32) -> Option<&Stream> {
         self.map.get(&id)
     }

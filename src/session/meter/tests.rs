@@ -221,6 +221,19 @@ fn window_updates() {
     }
 }
 
+// P44, RFC 9113 §5.1: h2 knows of a request before it is written, and would take an answer that came even before that.
+#[test]
+fn an_answer_to_a_request_that_was_not_sent() {
+    for (kind, payload) in [(kind::HEADERS, &b"\x88"[..]), (kind::DATA, b"ok")] {
+        let mut session = Session::open();
+        session.open_stream(1);
+        session.get(kind::HEADERS, END_HEADERS, 1, &[0x88]).unwrap();
+        let early = session.get(kind, 0, 3, payload);
+        assert_eq!(early, Err(Violation::Unasked { stream: 3 }));
+        assert_eq!(session.meter.violation(), Some(Violation::Unasked { stream: 3 }));
+    }
+}
+
 // P44
 #[test]
 fn resets_and_goaways() {
@@ -239,9 +252,11 @@ fn resets_and_goaways() {
     );
 
     let mut session = Session::open();
+    session.open_stream(1);
+    session.meter.forget(1);
     assert_eq!(
         session.flood(5_000, kind::HEADERS, END_HEADERS, 1, &[0x88]),
-        1_000,
+        3 + 1_000,
         "nobody holds stream 1"
     );
 

@@ -99,6 +99,9 @@ impl FromPeer {
         }
         seen.frames.add(1);
         let (id, bytes) = (frame.stream, frame.length);
+        if matches!(frame.kind, kind::DATA | kind::HEADERS) && streams.is_unasked(id) {
+            return Err(Violation::Unasked { stream: id });
+        }
         match frame.kind {
             kind::DATA => {
                 seen.headers_or_data.add(1);
