@@ -154,4 +154,24 @@ mod tests {
         assert!(tape.state == State::Lost && tape.frames.is_empty());
         assert!(tape.record(&data("x"), 0).is_empty() && tape.frames.is_empty());
     }
+
+    #[test]
+    fn trailers_count_by_their_names_and_values() {
+        // R10: four bytes and five.
+        let trailers: HeaderMap = [("name", "value")]
+            .map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()))
+            .into_iter()
+            .collect();
+        for (limit, kept) in [(8, 0), (9, 1)] {
+            let mut tape = Tape::new((), limit);
+            let lost = tape.record(&Recorded::Trailers(Box::new(trailers.clone())), 0);
+            assert_eq!((lost.len(), tape.frames.len()), (0, kept));
+        }
+    }
+
+    #[test]
+    fn the_two_ends_of_a_reader_can_be_told_apart() {
+        // R10
+        assert_ne!(ReplayError::TakenOver.to_string(), ReplayError::Lost.to_string());
+    }
 }
