@@ -59,11 +59,8 @@ impl<O: Key> Entry<O> {
         Slot::try_acquire_private(self, caller)
     }
 
-    /// A slot on a session of this origin.
+    /// A slot on a session of this origin, for a caller that [found none](Self::try_acquire) at once.
     pub(super) async fn acquire(self: &Arc<Self>, want: Want) -> Result<Held<O>, Error> {
-        if let Some(held) = self.try_acquire(want) {
-            return Ok(held);
-        }
         let (runtime, caller) = self.caller(want.empty, false)?;
         let queue = if want.first { Queue::first } else { Queue::last };
         let (slot, mut waited) = self.wait(queue(self.clone(), caller), runtime, caller).await?;
