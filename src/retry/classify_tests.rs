@@ -244,3 +244,67 @@ async fn hyper_reports_an_incomplete_message() {
         (Verdict::Transient, Failure::Incomplete)
     );
 }
+
+/// What hyper says of a request when the server's side of the connection does this.
+#[cfg(feature = "http1")]
+async fn hyper_error<F>(server: impl FnOnce(tokio::io::DuplexStream) -> F) -> hyper::Error
+where
+    F: Future<Output = ()>,
+{
+    use hyper_util::rt::TokioIo;
+
+    let (near, far) = duplex(1024);
+    let io = TokioIo::new(near);
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
+    let request = sender.send_request(http::Request::new(http_body_util::Empty::<Bytes>::new()));
+    tokio::join!(connection, request, server(far)).1.unwrap_err()
+}
+
+#[cfg(feature = "http1")]
+#[tokio::test]
+async fn hyper_tells_nonsense_from_a_connection_that_is_gone() {
+    // R4
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    let error = hyper_error(|mut far| async move {
+        far.read_exact(&mut [0; 16]).await.unwrap();
+        far.write_all(b"nonsense\r\n\r\n").await.unwrap();
+    });
+    assert_eq!(verdict(error.await), (Verdict::Final, Failure::Protocol));
+
+    let io = hyper_util::rt::TokioIo::new(duplex(1024).0);
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
+    drop(connection);
+    let request = sender.send_request(http::Request::new(http_body_util::Empty::<Bytes>::new()));
+    assert_eq!(
+        verdict(request.await.unwrap_err()),
+        (Verdict::Transient, Failure::Reset)
+    );
+}
+
+#[tokio::test]
+async fn a_server_that_breaks_http2_is_ambiguous_and_misuse_is_final() {
+    // R4
+    use tokio::io::AsyncWriteExt;
+
+    let (near, mut far) = duplex(64 * 1024);
+    // SETTINGS, then DATA on stream 0 (RFC 9113 §6.1).
+    far.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])
+        .await
+        .unwrap();
+    let (mut sender, connection) = h2::client::handshake(near).await.unwrap();
+    let (response, _) = sender.send_request(http::Request::new(()), true).unwrap();
+    let (_, answer) = tokio::join!(connection, response);
+    assert_eq!(
+        verdict(answer.unwrap_err()),
+        (Verdict::Transient, Failure::Protocol)
+    );
+
+    let (near, _far) = duplex(64 * 1024);
+    let (mut sender, _connection) = h2::client::handshake(near).await.unwrap();
+    let mut malformed = http::Request::new(());
+    *malformed.uri_mut() = http::Uri::from_static("/no/authority");
+    *malformed.version_mut() = http::Version::HTTP_2;
+    let error = sender.send_request(malformed, true).unwrap_err();
+    assert_eq!(verdict(error), (Verdict::Final, Failure::Config));
+}

@@ -276,3 +276,49 @@ impl fmt::Display for Stop {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn the_words_of_events_stay_as_they_are_and_tell_everything_apart() {
+        // R13, R14
+        use Failure as F;
+        let failures = [
+            (F::Connect, "connect"),
+            (F::Certificate, "certificate"),
+            (F::Timeout, "timeout"),
+            (F::Refused, "refused"),
+            (F::Reset, "reset"),
+            (F::Incomplete, "incomplete"),
+            (F::Io, "io"),
+            (F::Protocol, "protocol"),
+            (F::Body, "body"),
+            (F::Config, "config"),
+            (F::Refusal, "refusal"),
+            (F::NotReady, "not_ready"),
+            (F::Other, "other"),
+        ];
+        for (failure, word) in failures {
+            assert_eq!(failure.as_str(), word);
+        }
+        let stops = [
+            (Stop::Done, "done"),
+            (Stop::NotRepeatable, "not_repeatable"),
+            (Stop::Disabled, "disabled"),
+            (Stop::Attempts, "attempts"),
+            (Stop::Deadline, "deadline"),
+            (Stop::RetryAfter, "retry_after"),
+            (Stop::Budget, "budget"),
+            (Stop::Body, "body"),
+        ];
+        for (stop, word) in stops {
+            assert_eq!(stop.as_str(), word);
+        }
+        let sentences: HashSet<_> = stops.iter().map(|(stop, _)| stop.to_string()).collect();
+        assert_eq!(sentences.len(), stops.len());
+    }
+}
