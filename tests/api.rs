@@ -150,3 +150,59 @@ fn any_body_will_do() {
     takes_all_bodies(&pool.origin("https://a.test".parse().unwrap()));
     takes_all_bodies(&Retry::new(RetryPolicy::default(), pool));
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_is_shown_tells_nothing_of_what_is_sent() {
+    // P41, P43, R14: `Debug` is for logs, where neither bodies nor credentials belong.
+    const SECRET: &str = "hunter2";
+    let (connector, mut listener) = memory::pair::<Origin>();
+    let mut seen = vec![format!("{connector:?} {listener:?}")];
+    let pool = H2Pool::builder().connector(connector).build().unwrap();
+    let secret = || Full::<Bytes>::from(SECRET);
+    let post = || {
+        let request = Request::post("https://u:hunter2@a.test/").header("authorization", SECRET);
+        request.body(secret()).unwrap()
+    };
+    let serve = async {
+        let dial = listener.accept().await.unwrap();
+        let shown = format!("{dial:?}");
+        let io = dial.accept(http::Version::HTTP_2);
+        let mut connection = h2::server::handshake(io).await.unwrap();
+        while let Some(Ok((_, mut respond))) = connection.accept().await {
+            let mut body = respond.send_response(http::Response::new(()), false).unwrap();
+            body.send_data(SECRET.into(), true).unwrap();
+        }
+        shown
+    };
+    let client = async {
+        let key: Origin = "https://a.test".parse().unwrap();
+        let lease = pool.acquire(&key).await.unwrap();
+        assert!(format!("{lease:?}").contains("a.test"), "{lease:?}");
+        let future = pool.request(post());
+        let mut seen = vec![format!("{pool:?} {:?} {lease:?} {future:?}", pool.origin(key))];
+        let response = future.await.unwrap();
+        seen.push(format!("{:?} {:?}", response.body(), Body::default()));
+        let policy = RetryPolicy::default().budget(RetryBudget::default());
+        let retried = Retry::new(policy.clone(), pool.clone()).call(post());
+        let body = ReplayBody::new(secret(), 10);
+        seen.push(format!(
+            "{policy:?} {retried:?} {body:?} {:?}",
+            policy.tower_policy()
+        ));
+        drop((lease, response));
+        pool.close();
+        seen
+    };
+    let (dial, shown) = tokio::join!(serve, client);
+    seen.extend(shown);
+    seen.push(dial);
+    let wait = SharedWait::new(async |_| Ok::<_, io::Error>(Reply::Value(SECRET)), |_| false);
+    seen.push(format!(
+        "{:?} {wait:?} {:?}",
+        LongPoll::default(),
+        wait.wait(Duration::from_secs(9)).await
+    ));
+    for shown in seen {
+        assert!(!shown.is_empty() && !shown.contains(SECRET), "{shown}");
+    }
+}

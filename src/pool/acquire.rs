@@ -62,7 +62,7 @@ impl<O: Key> Entry<O> {
         })
     }
 
-    /// A slot on a session of this origin, for a caller that found none for the taking.
+    /// A slot on a session of this origin, for a caller that [found none](Self::try_acquire) at once.
     pub(super) async fn acquire(self: &Arc<Self>, want: Want) -> Result<Held<O>, Error> {
         let (runtime, caller) = self.caller(want.empty, false)?;
         let queue = if want.first { Queue::first } else { Queue::last };

@@ -1,6 +1,5 @@
 //! One origin of a pool: what surrounds its state ([`Env`]), and what its sessions report to ([`Observer`]).
 
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -317,13 +316,5 @@ impl<O: Key> Observer for Entry<O> {
     fn park(self: Arc<Self>, id: SessionId) {
         let now = clock::now();
         run(&self, |inner| inner.state.park(id, now));
-    }
-}
-
-impl<O: Key> fmt::Debug for Entry<O> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Entry")
-            .field("origin", self.key.origin())
-            .finish_non_exhaustive()
     }
 }

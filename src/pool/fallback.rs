@@ -53,12 +53,6 @@ impl Fallback {
     }
 }
 
-impl fmt::Debug for Fallback {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Fallback")
-    }
-}
-
 /// The body of a request on its way to a [`fallback`](crate::Builder::fallback) service. `Send`, `Sync` and `Unpin`.
 // The mutex makes it `Sync`, which many clients ask for; nobody ever waits for it.
 pub struct RequestBody(Option<Mutex<Outgoing>>);

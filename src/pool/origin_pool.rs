@@ -28,7 +28,7 @@ use super::service::ResponseFuture;
 use crate::error::{BoxError, Error};
 use crate::origin::{Key, Origin};
 use crate::session::{Body, Outgoing};
-use crate::state::Caller;
+use crate::state::{Caller, Failure};
 
 /// A service for one origin, made by [`H2Pool::origin`](crate::H2Pool::origin).
 ///
@@ -205,7 +205,9 @@ impl<O: Key> Wait<O> {
         }
         match self.queue.poll_ready(cx, self.caller) {
             Poll::Ready(Ok(())) => return Poll::Ready(Ended::Held),
-            Poll::Ready(Err(Refusal::Closed)) => return Poll::Ready(Ended::Again),
+            Poll::Ready(Err(Refusal::Closed | Refusal::Failed(Failure::Closed))) => {
+                return Poll::Ready(Ended::Again);
+            }
             Poll::Ready(Err(refusal)) => return Poll::Ready(Ended::Failed(entry.refused(refusal))),
             Poll::Pending => {}
         }
@@ -322,5 +324,28 @@ mod tests {
         assert!(one.is_woken() && !two.is_woken());
         assert!(matches!(one.poll(), Poll::Ready(Err(error)) if error.is_closed()));
         assert!(two.poll().is_pending());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn readiness_outlives_an_origin_that_was_forgotten_as_somebody_came() {
+        // P29, P39: it was found idle; who had looked it up by then waits at its successor, whatever came first.
+        let (connector, _listener) = pair::<Origin>();
+        let core = Builder::new().connector(connector).core().unwrap();
+        let lifeline = Lifeline::new(core.clone());
+        let key: Origin = "https://a".parse().unwrap();
+        for queued in [false, true] {
+            let mut service = OriginPool::new(lifeline.clone(), key.clone());
+            let entry = core.entry(&key).unwrap();
+            let wait = service.ask().unwrap().unwrap();
+            service.ready = Readiness::Waiting(wait);
+            let mut poll = spawn(poll_fn(|cx| service.poll_slot(cx)));
+            assert!(!queued || poll.poll().is_pending());
+            core.origins.clear();
+            entry.evict();
+            assert!(poll.poll().is_pending() && poll.is_woken());
+            assert!(poll.poll().is_pending());
+            drop(poll);
+            assert_eq!(tower::load::Load::load(&service), 1, "it waits there");
+        }
     }
 }

@@ -105,6 +105,11 @@ mod tests {
         assert_eq!(backoff.delay(1, 0.25), Duration::from_millis(250));
         assert_eq!(backoff.delay(2, 0.999), Duration::from_millis(1998));
         assert_eq!(backoff.delay(1, 0.0), Duration::ZERO);
+        assert_eq!(
+            backoff.delay(1, f64::NAN),
+            Duration::from_secs(1),
+            "never sooner for it"
+        );
     }
 
     proptest! {

@@ -353,3 +353,66 @@ fn the_tape_is_freed_with_its_last_reader() {
     drop(reader);
     assert_eq!(Arc::strong_count(&data), 1);
 }
+
+#[test]
+fn a_body_over_its_limit_streams_on_with_its_pauses() {
+    // R10
+    let more = |text: &'static str| Some(Ok(Frame::data(Bytes::from_static(text.as_bytes()))));
+    let script = Script::of(&["ab"])
+        .then(None)
+        .then(more("cd"))
+        .then(None)
+        .then(more("ef"));
+    let mut body = task::spawn(ReplayBody::new(script, 2));
+    let mut given = Vec::new();
+    for pause in [false, true, false, true, false] {
+        let polled = body.enter(|cx, body| body.poll_frame(cx));
+        assert_eq!(polled.is_pending(), pause);
+        if let Poll::Ready(frame) = polled {
+            given.extend(frame.unwrap().unwrap().into_data().unwrap());
+        }
+    }
+    assert_eq!(given, b"abcdef");
+    assert!(!body.is_replayable() && assert_ready!(body.enter(|cx, body| body.poll_frame(cx))).is_none());
+}
+
+/// While it is polled for the first time, the reader in it gets a poll of its own, as if on another thread.
+struct Meanwhile {
+    other: Arc<Mutex<Option<task::Spawn<ReplayBody<Self>>>>>,
+    polled: bool,
+}
+
+impl Body for Meanwhile {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        if std::mem::replace(&mut self.polled, true) {
+            return Poll::Ready(None);
+        }
+        if let Some(other) = &mut *self.other.lock() {
+            assert_pending!(other.enter(|cx, body| body.poll_frame(cx)));
+        }
+        Poll::Pending
+    }
+}
+
+#[test]
+fn a_reader_that_is_overtaken_while_it_polls_the_source_gives_it_up_at_once() {
+    // R10, R15: nobody would wake it for that.
+    let other = Arc::default();
+    let source = Meanwhile {
+        other: Arc::clone(&other),
+        polled: false,
+    };
+    let mut older = task::spawn(ReplayBody::new(source, 10));
+    *other.lock() = Some(task::spawn(older.replay()));
+    let given_up = assert_ready!(older.enter(|cx, body| body.poll_frame(cx)));
+    assert!(given_up.unwrap().is_err());
+    let mut newer = other.lock().take().unwrap();
+    assert!(newer.is_woken());
+    assert!(assert_ready!(newer.enter(|cx, body| body.poll_frame(cx))).is_none());
+}

@@ -279,6 +279,8 @@ impl fmt::Display for Stop {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
 
     #[test]
@@ -302,9 +304,27 @@ mod tests {
     }
 
     #[test]
-    fn every_stop_has_its_word_and_is_a_limit_or_not() {
-        // R14
-        for (stop, word, limit) in [
+    fn the_words_of_events_stay_as_they_are_and_tell_everything_apart() {
+        // R13, R14
+        use Failure as F;
+        for (failure, word) in [
+            (F::Connect, "connect"),
+            (F::Certificate, "certificate"),
+            (F::Timeout, "timeout"),
+            (F::Refused, "refused"),
+            (F::Reset, "reset"),
+            (F::Incomplete, "incomplete"),
+            (F::Io, "io"),
+            (F::Protocol, "protocol"),
+            (F::Body, "body"),
+            (F::Config, "config"),
+            (F::Refusal, "refusal"),
+            (F::NotReady, "not_ready"),
+            (F::Other, "other"),
+        ] {
+            assert_eq!(failure.as_str(), word);
+        }
+        let stops = [
             (Stop::Done, "done", false),
             (Stop::NotRepeatable, "not_repeatable", false),
             (Stop::Disabled, "disabled", false),
@@ -313,8 +333,11 @@ mod tests {
             (Stop::RetryAfter, "retry_after", true),
             (Stop::Budget, "budget", true),
             (Stop::Body, "body", true),
-        ] {
+        ];
+        for (stop, word, limit) in stops {
             assert_eq!((stop.as_str(), stop.is_limit()), (word, limit));
         }
+        let sentences: HashSet<_> = stops.iter().map(|(stop, ..)| stop.to_string()).collect();
+        assert_eq!(sentences.len(), stops.len());
     }
 }

@@ -273,6 +273,9 @@ mod tests {
             sent.extensions().get::<h2::ext::Protocol>().unwrap().as_str(),
             "websocket"
         );
+        let without_scheme = Request::connect("a:443").extension(Protocol::from_static("websocket"));
+        let parts = without_scheme.body(()).unwrap().into_parts().0;
+        assert!(for_h2(&parts, None).unwrap_err().is_config());
     }
 
     #[test]

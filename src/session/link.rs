@@ -3,7 +3,6 @@
 //! Sessions know nothing of pools: they report to an [`Observer`], and their streams carry an [`Occupied`], the erased
 //! form of a slot. The generic key of the pool ends here.
 
-use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -88,14 +87,6 @@ impl Drop for Occupied {
         if let Some(observer) = self.observer.take() {
             observer.release(self.id);
         }
-    }
-}
-
-impl fmt::Debug for Occupied {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Occupied")
-            .field("id", &self.id)
-            .finish_non_exhaustive()
     }
 }
 

@@ -156,14 +156,19 @@ mod tests {
 
     use super::*;
 
-    fn frames(body: &mut Outgoing) -> Vec<Vec<u8>> {
+    fn frames_of(body: &mut Outgoing) -> Vec<Frame<Bytes>> {
         let waker = noop_waker();
         let mut cx = Context::from_waker(&waker);
-        let mut all = Vec::new();
-        while let Poll::Ready(Some(Ok(frame))) = body.poll_frame(&mut cx) {
-            all.push(frame.into_data().map(|data| data.to_vec()).unwrap_or_default());
-        }
-        all
+        std::iter::from_fn(|| match body.poll_frame(&mut cx) {
+            Poll::Ready(Some(Ok(frame))) => Some(frame),
+            _ => None,
+        })
+        .collect()
+    }
+
+    fn frames(body: &mut Outgoing) -> Vec<Vec<u8>> {
+        let frames = frames_of(body).into_iter();
+        frames.map(|frame| frame.into_data().unwrap().to_vec()).collect()
     }
 
     fn chunks(sizes: &[usize]) -> impl Body<Data = Bytes, Error = std::io::Error> + Send + 'static {
@@ -231,6 +236,26 @@ mod tests {
         assert_eq!(frames(&mut body).len(), 5);
         assert!(body.rewind());
         assert_eq!(frames(&mut body), [vec![7; 1], vec![7; 2]]);
+    }
+
+    #[test]
+    fn trailers_are_sent_again_and_count() {
+        // P21, P31
+        let trailers = http::HeaderMap::from_iter([(http::header::ETAG, "\"5\"".parse().unwrap())]);
+        let again = |keep| {
+            let frames = [
+                Ok(Frame::data(Bytes::from_static(b"x"))),
+                Ok::<_, std::io::Error>(Frame::trailers(trailers.clone())),
+            ];
+            let source = StreamBody::new(futures_util::stream::iter(frames));
+            let mut body = Outgoing::new(source, keep).unwrap();
+            assert_eq!(frames_of(&mut body).len(), 2);
+            body.rewind().then(|| frames_of(&mut body))
+        };
+        let sent = again(8).unwrap();
+        assert_eq!(sent[0].data_ref().unwrap(), "x");
+        assert_eq!(sent[1].trailers_ref(), Some(&trailers));
+        assert!(again(7).is_none());
     }
 
     #[test]

@@ -123,6 +123,21 @@ async fn connection_errors_keep_waiting_with_back_off() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_back_off_may_be_another_but_not_none() {
+    // W2
+    for (base, cap, rounds) in [(1_000, 3_000, 5), (0, 0, 10_000)] {
+        let polling = steady().backoff(millis(base), millis(cap));
+        let wait = polling.wait(
+            secs(10),
+            |_| std::future::ready(Err::<Reply<()>, _>(io(ErrorKind::ConnectionReset))),
+            |()| true,
+        );
+        // After 0, 1, 3, 6 and 9 s; or after every millisecond.
+        assert_eq!(wait.await.unwrap_err().rounds(), rounds);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_back_off_starts_anew_after_a_round_that_was_held() {
     // W2
     let before = now();

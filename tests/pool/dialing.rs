@@ -8,6 +8,7 @@ use std::time::Duration;
 use h2pool::connect::{Connection, Offer, TlsConnector, from_fn, memory};
 use h2pool::{Error, H2Pool, Origin};
 use http::Version;
+use http_body_util::Full;
 use tokio_rustls::TlsAcceptor;
 
 use crate::support::certs::{Tls, client_config};
@@ -67,6 +68,26 @@ async fn a_wrong_certificate_is_a_certificate_error() {
     );
     assert!(!error.is_transient(), "trying again cannot help");
     assert!(!pool.is_h1_only(&origin(&format!("https://{}", server.addr()))));
+}
+
+#[tokio::test]
+async fn our_certificate_refused_after_the_handshake_is_a_certificate_error() {
+    // P9, P22, P41: in TLS 1.3 the server says so only once the session is there; what was sent by then, it never read.
+    for protocol in [Tls::h2(), Tls::h1()] {
+        let server = Server::builder()
+            .tls(protocol.client_auth().tls13().server())
+            .start()
+            .await;
+        let pool = tls().build().unwrap();
+        for request in [
+            get(server.uri("/")).map(|_| Full::default()),
+            post(server.uri("/"), "a body"),
+        ] {
+            let error = join(fetch(&pool, request)).await.unwrap_err();
+            assert!(error.is_certificate() && !error.is_transient(), "{error:?}");
+        }
+        assert_eq!((server.counts().requests, pool.stats().replays), (0, 0));
+    }
 }
 
 #[tokio::test]

@@ -5,13 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use h2pool::{H2Pool, RequestBody};
+use h2pool::{Error, H2Pool, RequestBody};
 use http::{Request, Response, Version};
-use http_body_util::{BodyExt, Full};
-use tower::service_fn;
+use http_body::{Body, Frame};
+use http_body_util::{BodyExt, Full, StreamBody};
+use tower::{Service, service_fn};
 
 use crate::support::peer::code;
 use crate::support::server::Server;
+use crate::support::within;
 use crate::util::*;
 
 /// A pool whose fallback echoes the method, the URI and the body, and counts its calls.
@@ -176,4 +178,75 @@ async fn what_the_fallback_says_is_what_the_caller_gets() {
         (Some("https://a:443"), false)
     );
     assert_eq!(net.dials().await.len(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn readiness_turns_to_the_fallback_when_the_first_look_says_so() {
+    // P27, P29
+    let (builder, calls) = with_fallback(H2Pool::builder());
+    let (pool, mut net) = net(builder);
+    let mut service = pool.origin(origin("https://a"));
+    let look = async { drop(net.dial().await.accept(Version::HTTP_11)) };
+    let (ready, ()) = tokio::join!(within("ready", service.ready()), look);
+    let response = ready.unwrap().call(post(uri("/relative"), "x")).await.unwrap();
+    assert_eq!(read(response).await.unwrap().body, "POST https://a/relative x");
+    assert_eq!((calls.load(Ordering::SeqCst), net.dials().await.len()), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_fallback_and_its_caller_are_told_how_much_will_come() {
+    // P27: a client of HTTP/1.1 has to know it before it sends `content-length`.
+    let telling = service_fn(|request: Request<RequestBody>| async {
+        let mut body = request.into_body();
+        let told = (body.size_hint().exact(), body.is_end_stream());
+        while body.frame().await.is_some() {}
+        assert!(body.is_end_stream());
+        Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(format!("{told:?}")))))
+    });
+    let (pool, _net) = net(H2Pool::builder().fallback(telling));
+    pool.mark_h1_only(&origin("https://a"));
+    for (body, told) in [("", "(Some(0), true)"), ("a body", "(Some(6), false)")] {
+        let response = pool.request(post(uri("https://a/"), body)).await.unwrap();
+        let size = response.body().size_hint().exact();
+        assert_eq!(
+            (size, response.body().is_end_stream()),
+            (Some(told.len() as u64), false)
+        );
+        assert_eq!(read(response).await.unwrap().body, told);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_pool_as_the_fallback_keeps_its_errors() {
+    // P27, P41
+    let other = service_fn(|_: Request<RequestBody>| async {
+        Err::<Response<Full<Bytes>>, _>(Error::connect("nobody there"))
+    });
+    let (pool, _net) = net(H2Pool::builder().fallback(other));
+    pool.mark_h1_only(&origin("https://a"));
+    let error = pool.request(get(uri("https://a/"))).await.unwrap_err();
+    assert!(error.is_connect() && error.is_unprocessed(), "{error:?}");
+    assert_eq!(error.origin(), Some("https://a:443"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_of_the_fallback_that_breaks_off_is_an_error_with_its_cause() {
+    // P27, P41
+    let breaking = service_fn(|_: Request<RequestBody>| async {
+        let frames = [
+            Ok(Frame::data(Bytes::from("half"))),
+            Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof)),
+        ];
+        let body = StreamBody::new(futures_util::stream::iter(frames));
+        Ok::<_, Infallible>(Response::new(body))
+    });
+    let (pool, _net) = net(H2Pool::builder().fallback(breaking));
+    pool.mark_h1_only(&origin("https://a"));
+    let response = pool.request(get(uri("https://a/"))).await.unwrap();
+    let error = read(response).await.unwrap_err();
+    assert!(error.is_body() && !error.is_unprocessed(), "{error:?}");
+    assert_eq!(error.origin(), Some("https://a:443"));
+    let cause = std::error::Error::source(&error).unwrap();
+    let cause = cause.downcast_ref::<std::io::Error>().unwrap();
+    assert_eq!(cause.kind(), std::io::ErrorKind::UnexpectedEof);
 }

@@ -2,9 +2,13 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::FutureExt;
 use h2pool::{H2Pool, SessionState};
-use http_body_util::BodyExt;
+use http::{Request, Version};
+use http_body_util::{BodyExt, Empty};
+use tokio::io::AsyncReadExt;
+use tower::ServiceExt;
 
 use crate::support::peer::{Frame, Peer, code};
 use crate::support::server::Server;
@@ -22,8 +26,13 @@ fn building_starts_nothing() {
         .unwrap()
         .unwrap_err();
     assert!(error.is_config(), "outside a runtime: {error:?}");
+    let made_before = pool.request(get(uri("https://127.0.0.1:1/")));
     pool.close();
     pool.closed().now_or_never().unwrap();
+    assert!(made_before.now_or_never().unwrap().unwrap_err().is_closed());
+    let ready = ServiceExt::<Request<Empty<Bytes>>>::ready_oneshot(pool).now_or_never();
+    assert!(ready.unwrap().unwrap_err().is_closed());
+    assert_eq!(H2Pool::new().unwrap().stats(), h2pool::Stats::default());
 }
 
 #[tokio::test(start_paused = true)]
@@ -203,6 +212,22 @@ async fn closing_ends_dials() {
     let ((), took) = timed(pool.closed()).await;
     assert!(took.is_zero() && dial.is_abandoned(), "{took:?}");
     assert_eq!(pool.stats().dials_failed, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dial_that_ends_as_the_pool_closes_is_no_session() {
+    // P8, P20, P40
+    let (pool, mut net) = net(H2Pool::builder());
+    let waiting = fetch(&pool, get(uri("https://a/")));
+    let mut peer = net.dial().await.accept(Version::HTTP_2);
+    pool.close();
+    assert!(join(waiting).await.unwrap_err().is_closed());
+    let ((), took) = timed(pool.closed()).await;
+    let said = within("the end", peer.read_to_end(&mut Vec::new())).await;
+    assert!(took.is_zero() && said.is_ok(), "{took:?} {said:?}");
+    let stats = pool.stats();
+    assert_eq!((stats.sessions_opened, stats.sessions_closed.closed), (1, 1));
+    assert!(pool.sessions().is_empty());
 }
 
 #[tokio::test(start_paused = true)]

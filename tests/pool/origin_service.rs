@@ -89,9 +89,7 @@ async fn readiness_holds_a_slot() {
     let mut one = pool.origin(origin("https://a"));
     let mut two = one.clone();
     let mut three = one.clone();
-    within("ready", ServiceExt::<Outgoing>::ready(&mut one))
-        .await
-        .unwrap();
+    within("ready", one.ready()).await.unwrap();
     assert_eq!(
         (pool.stats().streams, one.load()),
         (1, 0),
@@ -407,4 +405,35 @@ async fn balance_chooses_by_load_and_keeps_endpoints_that_fail() {
     for response in running {
         drop(join(response).await);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_on_a_held_slot_waits_for_its_permit() {
+    // P15, P29: readiness takes no permit, which others may need meanwhile.
+    let builder = H2Pool::builder().limit_concurrency(1);
+    let (pool, server) = with_server(builder, Server::builder());
+    let mut holder = pool.origin(origin("https://a"));
+    within("ready", holder.ready()).await.unwrap();
+    let running = fetch(&pool, get(uri("https://a/gate")));
+    server.gate("").until_waiting(1).await;
+    let call = tokio::spawn(holder.call(to("/")));
+    settle().await;
+    assert_eq!((pool.stats().waiters, server.counts().requests), (1, 1));
+    server.gate("").open();
+    join(running).await.unwrap();
+    assert_eq!(body_of(join(call).await).await, "ok");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_no_slot_can_be_had_for_is_the_calls_to_tell() {
+    // P29, P39: no origin more fits into the pool.
+    let (pool, server) = with_server(H2Pool::builder().max_origins(1), Server::builder());
+    let running = fetch(&pool, get(uri("https://a/gate")));
+    server.gate("").until_waiting(1).await;
+    let mut service = pool.origin(origin("https://b"));
+    assert!(matches!(readiness(&mut service), Poll::Ready(Ok(()))));
+    assert!(service.call(to("/")).await.unwrap_err().is_saturated());
+    server.gate("").open();
+    join(running).await.unwrap();
+    assert_eq!(body_of(call(&mut service, to("/")).await).await, "ok");
 }

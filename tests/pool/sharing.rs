@@ -1,12 +1,14 @@
 //! One pool and several runtimes (P35, P36).
 
 use std::sync::{Arc, LazyLock};
+use std::task::Poll;
 use std::time::Duration;
 
 use h2pool::connect::memory::pair;
 use h2pool::{Error, H2Pool, Origin};
 use http::Version;
 use tokio::runtime::{Builder, Runtime};
+use tower::Service;
 
 use crate::support::peer::Peer;
 use crate::support::server::Server;
@@ -295,4 +297,36 @@ async fn the_process_wide_pool_has_handles_of_its_own() {
     let fresh = H2Pool::shared_with(other).unwrap();
     assert!(!fresh.is_closed() && two.is_closed());
     drop(Arc::new(fresh));
+}
+
+#[test]
+fn whoever_waits_on_outside_of_a_runtime_is_told_so() {
+    // P36, P41: nothing would ever wake it there.
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    let (pool, _net) = net(H2Pool::builder());
+    let mut request = tokio_test::task::spawn(pool.request(get(uri("https://a/"))));
+    let mut service = pool.origin(origin("https://b"));
+    {
+        let _inside = runtime.enter();
+        assert!(request.poll().is_pending());
+        assert!(
+            tokio_test::task::spawn(Box::pin(service.ready()))
+                .poll()
+                .is_pending()
+        );
+        assert_eq!(pool.stats().waiters, 2);
+    }
+    let told = |answer| match answer {
+        Poll::Ready(Err(error)) => h2pool::Error::is_config(&error),
+        Poll::Ready(Ok(_)) | Poll::Pending => false,
+    };
+    assert!(told(request.poll()));
+    assert!(matches!(
+        tokio_test::task::spawn(Box::pin(service.ready())).poll(),
+        Poll::Ready(Ok(_))
+    ));
+    assert!(told(
+        tokio_test::task::spawn(Service::call(&mut service, get(uri("/")))).poll()
+    ));
+    assert_eq!(pool.stats().waiters, 0);
 }

@@ -250,3 +250,19 @@ async fn an_upload_that_goes_on_while_the_answer_is_drained_is_not_lost_to_the_n
     assert_eq!(response.status(), 200);
     assert_eq!(*calls.lock(), 2);
 }
+
+#[tokio::test(start_paused = true)]
+async fn one_request_may_have_another_limit_on_what_is_recorded() {
+    // R10
+    for (limit, stop) in [(5, Stop::Done), (4, Stop::Body)] {
+        let server = Server::new(|number, request| async move {
+            read(request).await;
+            Ok(answer(if number == 1 { 503 } else { 200 }))
+        });
+        let mut request = post();
+        let options = RetryOptions::new().any_method().replay_limit(limit);
+        request.extensions_mut().insert(options);
+        let response = server.ask(&steady().replay_limit(1), request).await.unwrap();
+        assert_eq!(response.extensions().get::<Attempts>().unwrap().stop(), stop);
+    }
+}

@@ -1,5 +1,6 @@
 //! Attempts, deadline, time limit of an attempt; exactly at them.
 
+use std::task::Poll;
 use std::time::Duration;
 
 use h2pool::retry::{Attempts, Failure, Reason, RetryOptions, RetryPolicy, Stop};
@@ -183,4 +184,20 @@ async fn one_request_may_have_other_limits() {
     assert!(now() - before <= millis(30));
     let off = RetryOptions::new().deadline(None);
     assert!(slow(61_000).ask(&steady(), ask(off)).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_whose_time_came_too_late_is_not_made() {
+    // R8: nobody polled it in time, as on a runtime that stood still.
+    let server = Server::statuses(&[503; 100]);
+    let policy = steady().deadline(millis(1_000));
+    let mut asking = tokio_test::task::spawn(server.ask(&policy, get()));
+    assert!(asking.poll().is_pending());
+    pause(1_000).await;
+    assert!(asking.is_woken());
+    let Poll::Ready(answer) = asking.poll() else {
+        panic!("it waits beyond its deadline");
+    };
+    assert_eq!((stop(&answer), server.count()), (Stop::Deadline, 1));
+    assert!(is_timeout(answer));
 }

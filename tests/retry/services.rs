@@ -167,3 +167,20 @@ async fn it_stands_under_buffer_and_over_timeout() {
     assert_eq!(service.oneshot(get()).await.unwrap().status(), 200);
     assert_eq!(server.count(), 3);
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_service_inside_can_be_reached_and_taken_out() {
+    // R1
+    let server = Server::statuses(&[503]);
+    let mut retrying = server.under(&steady());
+    let inside = ServiceExt::<Request<ReplayBody<Body>>>::ready(retrying.get_mut())
+        .await
+        .unwrap();
+    let response = inside
+        .call(get().map(|body| ReplayBody::new(body, 0)))
+        .await
+        .unwrap();
+    assert_eq!(response.status(), 503, "past the layer");
+    assert_eq!(retrying.get_ref().count(), 1);
+    assert_eq!(retrying.into_inner().count(), 1);
+}

@@ -134,3 +134,21 @@ async fn it_takes_our_own_error_as_it_is() {
     assert!(error.is_connect());
     assert_eq!(now() - before, millis(200));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_service_of_our_own_error_is_retried_until_it_answers() {
+    // R1 R4 R13
+    let server = Server::statuses(&[503]);
+    let service = ServiceBuilder::new()
+        .retry(steady().tower_policy())
+        .service(server.clone().map_err(|_| h2pool::Error::connect("refused")));
+    let response = service
+        .oneshot(get().map(|body| ReplayBody::new(body, 10)))
+        .await
+        .unwrap();
+    let attempts = response.extensions().get::<Attempts>().unwrap();
+    assert_eq!(
+        (response.status().as_u16(), attempts.count(), server.count()),
+        (200, 2, 2)
+    );
+}

@@ -84,6 +84,8 @@ async fn events_carry_the_promised_fields() {
     let serve = async {
         let io = listener.accept().await.unwrap().accept(http::Version::HTTP_2);
         let mut connection = h2::server::handshake(io).await.unwrap();
+        let (_, mut refuse) = connection.accept().await.unwrap().unwrap();
+        refuse.send_reset(h2::Reason::REFUSED_STREAM);
         let (_, mut respond) = connection.accept().await.unwrap().unwrap();
         respond.send_response(http::Response::new(()), true).unwrap();
         while connection.accept().await.is_some() {}
@@ -93,6 +95,10 @@ async fn events_carry_the_promised_fields() {
         assert_eq!(
             recorder.fields("session opened").unwrap(),
             ["origin", "session", "protocol"]
+        );
+        assert_eq!(
+            recorder.fields("replayed").unwrap(),
+            ["origin", "replay", "error", "kind"]
         );
         pool.close();
         pool.closed().await;
