@@ -409,18 +409,23 @@ async fn balance_chooses_by_load_and_keeps_endpoints_that_fail() {
 
 #[tokio::test(start_paused = true)]
 async fn a_call_on_a_held_slot_waits_for_its_permit() {
-    // P15, P29: readiness takes no permit, which others may need meanwhile.
-    let builder = H2Pool::builder().limit_concurrency(1);
+    // P13, P15, P29: readiness takes no permit, which others may need meanwhile; whoever was ready is let in.
+    let builder = H2Pool::builder().limit_concurrency(1).max_waiters(1);
     let (pool, server) = with_server(builder, Server::builder());
     let mut holder = pool.origin(origin("https://a"));
     within("ready", holder.ready()).await.unwrap();
     let running = fetch(&pool, get(uri("https://a/gate")));
     server.gate("").until_waiting(1).await;
+    let waiting = fetch(&pool, get(uri("https://a/")));
+    settle().await;
+    let full = pool.request(get(uri("https://a/"))).await.unwrap_err();
+    assert!(full.is_saturated(), "{full:?}");
     let call = tokio::spawn(holder.call(to("/")));
     settle().await;
-    assert_eq!((pool.stats().waiters, server.counts().requests), (1, 1));
+    assert_eq!((pool.stats().waiters, server.counts().requests), (2, 1));
     server.gate("").open();
     join(running).await.unwrap();
+    join(waiting).await.unwrap();
     assert_eq!(body_of(join(call).await).await, "ok");
 }
 
