@@ -75,6 +75,12 @@ impl LoadIndex {
         }
     }
 
+    /// Sessions in it.
+    #[cfg(any(test, h2pool_sim))]
+    pub(super) fn len(&self) -> u32 {
+        self.0.as_ref().map_or(0, |buckets| buckets.count)
+    }
+
     /// Bytes on the heap.
     #[cfg(test)]
     pub(super) fn memory(&self) -> usize {

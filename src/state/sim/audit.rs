@@ -120,6 +120,7 @@ impl<C: Clone + std::fmt::Debug> OriginState<C> {
                 .map(|(slot, session)| (session.in_use, super::super::slot_of(slot)))
                 .collect();
             let index = &self.groups[group].index[class as usize];
+            assert_eq!(index.len() as usize, loads.len(), "filed");
             let load_at = |slot: Option<u32>| slot.map(|slot| self.sessions[slot as usize].in_use);
             let (least, most) = (loads.iter().min(), loads.iter().max());
             assert_eq!(load_at(index.least()), least.map(|(load, _)| *load), "least");
