@@ -90,9 +90,8 @@ impl<O: Key> Core<O> {
         if self.is_closed() {
             return Err(closed());
         }
-        let inserted = self
-            .origins
-            .insert(key, || Entry::new(self.clone(), key.detached()));
+        let detached = key.detached();
+        let inserted = self.origins.insert(key, || Entry::new(self.clone(), detached));
         let (entry, evicted) = inserted.ok_or_else(|| self.full(key))?;
         for old in evicted {
             self.dismiss(&old);
