@@ -288,3 +288,35 @@ fn a_session_of_ones_own_is_dialed_again_only_where_there_is_room() {
     assert_eq!(bench.claim(waiter), Claim::Failed(Failure::Useless(Reason::Lost)));
     assert_eq!(bench.claim(theirs), Claim::Pending);
 }
+
+#[test]
+fn something_follows_from_an_action_and_from_memory_that_may_be_given_back() {
+    // P12, P39: the shell looks no further where nothing does.
+    let mut bench = Bench::new(|limits| limits.max_sessions = 1);
+    assert!(!bench.state.is_quiet(), "nothing is here");
+    let session = bench.serving(1);
+    assert!(bench.state.is_quiet());
+    assert_eq!(bench.take(), session);
+    let waiter = bench.queue();
+    let woken = bench.run(|state, now| {
+        state.release(session, || now);
+        !state.is_quiet()
+    });
+    assert!(woken, "somebody is to be woken");
+    assert!(bench.state.is_quiet());
+    assert_eq!(bench.granted(waiter), session);
+}
+
+#[test]
+fn a_runtime_that_came_once_leaves_no_room_behind() {
+    // P36, P39
+    let mut bench = Bench::new(|_| {});
+    let waiter = bench.queue_as(on(1));
+    assert_eq!(bench.state.groups.len(), 2);
+    bench.run(|state, now| state.cancel(waiter, || now));
+    let dial = bench.dial();
+    bench.run(|state, now| state.handle_dial_ended(dial, DialEnd::Aborted, now));
+    assert!(bench.state.is_unused() && bench.state.groups.capacity() > 1);
+    bench.state.release_memory();
+    assert_eq!((bench.state.groups.len(), bench.state.groups.capacity()), (1, 1));
+}
