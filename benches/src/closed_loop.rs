@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use bytes::Bytes;
 use cpu_time::ProcessTime;
 use http::Uri;
 use tokio::task::JoinSet;
@@ -22,10 +23,11 @@ pub struct Round {
     pub latency: (f64, f64),
 }
 
-/// Runs `callers` for `time`.
+/// Runs `callers` for `time`, each request with this body.
 pub async fn run<T: Transport>(
     transport: Arc<T>,
     uri: &Uri,
+    upload: &Bytes,
     callers: usize,
     time: Duration,
 ) -> Result<Round> {
@@ -33,12 +35,15 @@ pub async fn run<T: Transport>(
     let (began, cpu) = (Instant::now(), ProcessTime::now());
     let mut tasks = JoinSet::new();
     for _ in 0..callers {
-        let (transport, stop, uri) = (transport.clone(), stop.clone(), uri.clone());
+        let (transport, stop, uri, upload) = (transport.clone(), stop.clone(), uri.clone(), upload.clone());
         tasks.spawn(async move {
             let mut times = Vec::with_capacity(4096);
             while !stop.load(Relaxed) {
                 let began = Instant::now();
-                transport.get(&uri).await?;
+                match upload.is_empty() {
+                    true => transport.get(&uri).await?,
+                    false => transport.post(&uri, upload.clone()).await?,
+                };
                 times.push(began.elapsed());
             }
             anyhow::Ok(times)

@@ -1,4 +1,4 @@
-//! hyper-util's client over in-memory IO to the canned peer.
+//! hyper-util's client over in-memory IO to a canned peer.
 
 use std::future::ready;
 use std::io;
@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::Uri;
-use http_body_util::Empty;
+use http_body_util::Full;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::{Connect, Connected, Connection};
@@ -19,15 +19,20 @@ use crate::canned;
 /// One end of a pipe, as hyper-util wants it.
 struct Pipe(TokioIo<DuplexStream>);
 
-/// A client that speaks HTTP/2 by prior knowledge.
-pub fn hyper_util() -> Client<impl Connect + Clone + Send + Sync + 'static, Empty<Bytes>> {
-    let connector = tower::service_fn(|_: Uri| {
+/// A client that speaks HTTP/2 by prior knowledge, or HTTP/1.1.
+pub fn hyper_util(h2: bool) -> Client<impl Connect + Clone + Send + Sync + 'static, Full<Bytes>> {
+    let connector = tower::service_fn(move |_: Uri| {
         let (io, server) = tokio::io::duplex(64 << 10);
-        tokio::spawn(canned::serve(server));
+        tokio::spawn(async move {
+            match h2 {
+                true => canned::serve(server).await,
+                false => canned::serve_h1(server).await,
+            }
+        });
         ready(io::Result::Ok(Pipe(TokioIo::new(io))))
     });
     Client::builder(TokioExecutor::new())
-        .http2_only(true)
+        .http2_only(h2)
         .build(connector)
 }
 

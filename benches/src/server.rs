@@ -13,6 +13,7 @@ use anyhow::{Context, Result};
 use bytes::Bytes;
 use h2::server::SendResponse;
 use http::Response;
+use http_body_util::BodyExt;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -153,9 +154,15 @@ async fn connection(tcp: TcpStream, tls: TlsAcceptor, settings: Settings) -> Res
         return h2(tls, settings).await;
     }
     let answer = hyper::service::service_fn(|request: http::Request<hyper::body::Incoming>| async move {
-        tokio::time::sleep(settings.delay).await;
         let body = http_body_util::Full::new(body(request.uri().path()));
-        Ok::<_, std::convert::Infallible>(Response::new(body))
+        let mut upload = request.into_body();
+        while let Some(frame) = upload.frame().await {
+            frame?;
+        }
+        if !settings.delay.is_zero() {
+            tokio::time::sleep(settings.delay).await;
+        }
+        Ok::<_, hyper::Error>(Response::new(body))
     });
     let io = hyper_util::rt::TokioIo::new(tls);
     Ok(hyper::server::conn::http1::Builder::new()
@@ -175,11 +182,15 @@ pub async fn h2(io: impl AsyncRead + AsyncWrite + Unpin, settings: Settings) -> 
     while let Some(request) = connection.accept().await {
         let (request, respond) = request?;
         let body = body(request.uri().path());
-        if body.is_empty() && settings.delay.is_zero() {
+        if body.is_empty() && settings.delay.is_zero() && request.body().is_end_stream() {
             answer(respond, body).await?;
             continue;
         }
         tokio::spawn(async move {
+            let mut upload = request.into_body();
+            while let Some(Ok(data)) = upload.data().await {
+                let _ = upload.flow_control().release_capacity(data.len());
+            }
             if !settings.delay.is_zero() {
                 tokio::time::sleep(settings.delay).await;
             }

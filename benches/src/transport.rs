@@ -1,6 +1,6 @@
 //! The clients that are compared: the same requests, each by its own means.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
@@ -8,8 +8,8 @@ use anyhow::{Context, Result};
 use bytes::{Buf, Bytes};
 use h2::client::SendRequest;
 use h2pool::{H2Pool, PoolConfig};
-use http::{Request, Uri, Version};
-use http_body_util::{BodyExt, Empty};
+use http::{Method, Request, Uri, Version};
+use http_body_util::{BodyExt, Empty, Full};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::{Connect, HttpConnector};
@@ -29,11 +29,19 @@ const CONNECTION_WINDOW: u32 = 5 << 20;
 pub trait Transport: Send + Sync + 'static {
     /// Sends one request, reads the answer to its end, and returns the length of its body.
     fn get(&self, uri: &Uri) -> impl Future<Output = Result<usize>> + Send;
+
+    /// The same with a body.
+    fn post(&self, uri: &Uri, body: Bytes) -> impl Future<Output = Result<usize>> + Send;
 }
 
 impl Transport for H2Pool {
     async fn get(&self, uri: &Uri) -> Result<usize> {
         let response = self.request(request(uri)).await?;
+        length(response.into_body()).await
+    }
+
+    async fn post(&self, uri: &Uri, body: Bytes) -> Result<usize> {
+        let response = self.request(upload(uri, Full::new(body))).await?;
         length(response.into_body()).await
     }
 }
@@ -71,6 +79,12 @@ impl Bare {
             next: AtomicUsize::new(0),
         }
     }
+
+    /// The next one, once it takes a request.
+    async fn ready(&self) -> Result<SendRequest<Bytes>> {
+        let turn = self.next.fetch_add(1, Relaxed) % self.senders.len();
+        Ok(self.senders[turn].clone().ready().await?)
+    }
 }
 
 /// A bare connection over any transport; `frame` is the size of the largest frame that it takes.
@@ -93,24 +107,40 @@ where
 
 impl Transport for Bare {
     async fn get(&self, uri: &Uri) -> Result<usize> {
-        let turn = self.next.fetch_add(1, Relaxed) % self.senders.len();
         let mut request = Request::new(());
         *request.uri_mut() = uri.clone();
         *request.version_mut() = Version::HTTP_2;
-        let mut sender = self.senders[turn].clone().ready().await?;
-        let (response, _) = sender.send_request(request, true)?;
-        let mut body = response.await?.into_body();
-        let mut length = 0;
-        while let Some(chunk) = body.data().await.transpose()? {
-            length += chunk.len();
-            body.flow_control().release_capacity(chunk.len())?;
+        let (response, _) = self.ready().await?.send_request(request, true)?;
+        read(response).await
+    }
+
+    async fn post(&self, uri: &Uri, mut body: Bytes) -> Result<usize> {
+        let mut request = upload(uri, ());
+        *request.version_mut() = Version::HTTP_2;
+        let (response, mut stream) = self.ready().await?.send_request(request, false)?;
+        while !body.is_empty() {
+            stream.reserve_capacity(body.len());
+            let granted = poll_fn(|cx| stream.poll_capacity(cx)).await;
+            let granted = granted.context("the stream is over")??;
+            stream.send_data(body.split_to(granted.min(body.len())), body.is_empty())?;
         }
-        Ok(length)
+        read(response).await
     }
 }
 
+/// The response's body, to its end.
+async fn read(response: h2::client::ResponseFuture) -> Result<usize> {
+    let mut body = response.await?.into_body();
+    let mut length = 0;
+    while let Some(chunk) = body.data().await.transpose()? {
+        length += chunk.len();
+        body.flow_control().release_capacity(chunk.len())?;
+    }
+    Ok(length)
+}
+
 /// hyper-util's client.
-pub type HyperUtil = Client<HttpsConnector<HttpConnector>, Empty<Bytes>>;
+pub type HyperUtil = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
 
 /// hyper-util's client, `http2_only` or HTTP/1.1 only.
 pub fn hyper_util(server: &Server, h2: bool) -> Result<HyperUtil> {
@@ -130,19 +160,25 @@ pub fn hyper_util(server: &Server, h2: bool) -> Result<HyperUtil> {
         .build(connector))
 }
 
-impl<C> Transport for Client<C, Empty<Bytes>>
+impl<C> Transport for Client<C, Full<Bytes>>
 where
     C: Connect + Clone + Send + Sync + 'static,
 {
     async fn get(&self, uri: &Uri) -> Result<usize> {
-        let response = self.request(request(uri)).await?;
+        let response = self.request(request(uri).map(|_| Full::default())).await?;
+        length(response.into_body()).await
+    }
+
+    async fn post(&self, uri: &Uri, body: Bytes) -> Result<usize> {
+        let response = self.request(upload(uri, Full::new(body))).await?;
         length(response.into_body()).await
     }
 }
 
-/// reqwest's client.
-pub fn reqwest(server: &Server) -> Result<reqwest::Client> {
-    let tls = server.tls(&[b"h2", b"http/1.1"])?;
+/// reqwest's client, of HTTP/2 where the server has it or of HTTP/1.1 only.
+pub fn reqwest(server: &Server, h2: bool) -> Result<reqwest::Client> {
+    let tls: &[&[u8]] = if h2 { &[b"h2", b"http/1.1"] } else { &[b"http/1.1"] };
+    let tls = server.tls(tls)?;
     Ok(reqwest::Client::builder()
         .use_preconfigured_tls(tls)
         .tcp_nodelay(true)
@@ -151,19 +187,29 @@ pub fn reqwest(server: &Server) -> Result<reqwest::Client> {
 
 impl Transport for reqwest::Client {
     async fn get(&self, uri: &Uri) -> Result<usize> {
-        let mut request = request(uri).map(|_| reqwest::Body::default());
-        *request.version_mut() = Version::HTTP_2;
-        let response: http::Response<reqwest::Body> = self
-            .execute(request.try_into()?)
-            .await?
-            .error_for_status()?
-            .into();
-        length(response.into_body()).await
+        exchange(self, request(uri).map(|_| reqwest::Body::default())).await
     }
+
+    async fn post(&self, uri: &Uri, body: Bytes) -> Result<usize> {
+        exchange(self, upload(uri, body.into())).await
+    }
+}
+
+async fn exchange(client: &reqwest::Client, request: Request<reqwest::Body>) -> Result<usize> {
+    let response = client.execute(request.try_into()?).await?;
+    let response: http::Response<reqwest::Body> = response.error_for_status()?.into();
+    length(response.into_body()).await
 }
 
 fn request(uri: &Uri) -> Request<Empty<Bytes>> {
     let mut request = Request::new(Empty::new());
+    *request.uri_mut() = uri.clone();
+    request
+}
+
+fn upload<B>(uri: &Uri, body: B) -> Request<B> {
+    let mut request = Request::new(body);
+    *request.method_mut() = Method::POST;
     *request.uri_mut() = uri.clone();
     request
 }

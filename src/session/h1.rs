@@ -9,8 +9,9 @@
 //! ```
 //!
 //! hyper's sender is the right to send, and there is one: it rests in the [`H1Control`] or travels with the request. It
-//! comes back together with the slot, and the driver lets the slot go only when hyper can take the next request; so a
-//! waiter is never granted a connection that is about to close. A connection without its sender ends by itself.
+//! comes back together with the slot, which is let go only when hyper can take the next request; so a waiter is never
+//! granted a connection that is about to close. Mostly it can at once, as it has read the response to its end; else the
+//! driver sees when. A connection without its sender ends by itself.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -83,7 +84,7 @@ struct Seat {
 pub(super) struct Returned {
     /// Without it, the slot is let go when the session ends.
     pub(super) sender: Option<Sender>,
-    pub(super) slot: Occupied,
+    pub(super) _slot: Occupied,
 }
 
 impl H1Control {
@@ -114,6 +115,20 @@ impl H1Control {
         Some(sender)
     }
 
+    /// The request is over as far as its caller goes: its slot is let go if hyper can take the next one already, else by
+    /// the driver, which knows when the connection is free.
+    pub(super) fn finish(&self, sender: Sender, slot: Occupied) {
+        let sender = if sender.is_ready() {
+            if self.rest(sender) {
+                return drop(slot);
+            }
+            None
+        } else {
+            Some(sender)
+        };
+        self.give_back(Returned { sender, _slot: slot });
+    }
+
     /// hyper can take the next request. False if none will come: the connection ends.
     pub(super) fn rest(&self, sender: Sender) -> bool {
         self.busy.store(false, Ordering::Release);
@@ -129,7 +144,7 @@ impl H1Control {
         unwanted.is_none()
     }
 
-    /// To the driver, which knows when the connection is free.
+    /// To the driver.
     pub(super) fn give_back(&self, returned: Returned) {
         let late = {
             let mut seat = self.seat.lock();

@@ -19,7 +19,7 @@ use super::alive::runtime_ended;
 use super::body::Body;
 use super::bound::{Bound, late_headers};
 use super::exchange::{Patience, content_length};
-use super::h1::{H1, H1Control, Returned};
+use super::h1::{H1, H1Control, Returned, Sender};
 use super::h1_body::H1Body;
 use super::h1_head;
 use super::h1_upload::{Progress, Upload};
@@ -27,11 +27,11 @@ use super::link::{Failure, Observer, Occupied};
 use super::outgoing::Outgoing;
 use crate::error::{Error, Kind};
 
-/// A request that hyper knows of, and the slot it fills. Dropped, it hands the slot to the driver.
+/// A request that hyper knows of, and the slot it fills.
 pub(super) struct Tail {
     session: Arc<H1>,
     progress: Arc<Progress>,
-    returned: Option<Returned>,
+    rights: Option<(Sender, Occupied)>,
 }
 
 impl Tail {
@@ -44,8 +44,8 @@ impl Tail {
     }
 
     fn report_answer(&self) -> bool {
-        if let Some(returned) = self.returned.as_ref().filter(|_| self.control().serve()) {
-            returned.slot.report(Observer::answered);
+        if let Some((_, slot)) = self.rights.as_ref().filter(|_| self.control().serve()) {
+            slot.report(Observer::answered);
         }
         self.control().answer()
     }
@@ -53,8 +53,8 @@ impl Tail {
 
 impl Drop for Tail {
     fn drop(&mut self) {
-        if let Some(returned) = self.returned.take() {
-            self.control().give_back(returned);
+        if let Some((sender, slot)) = self.rights.take() {
+            self.control().finish(sender, slot);
         }
     }
 }
@@ -71,7 +71,10 @@ pub(crate) async fn send(
         .map_err(Failure::Failed)?;
     let Some(mut sender) = session.control.take_sender() else {
         // The session is about to be reported as ended; until then nobody else is to be granted this slot.
-        session.control.give_back(Returned { sender: None, slot });
+        session.control.give_back(Returned {
+            sender: None,
+            _slot: slot,
+        });
         return Err(Failure::NotSent(not_sent()));
     };
     bound_interim(&mut request, &session.control);
@@ -82,10 +85,7 @@ pub(crate) async fn send(
     let tail = Tail {
         session,
         progress,
-        returned: Some(Returned {
-            sender: Some(sender),
-            slot,
-        }),
+        rights: Some((sender, slot)),
     };
     // Declared after the tail: hyper sees that the caller is gone before the slot comes back.
     let mut answer = pin!(answer);

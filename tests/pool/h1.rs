@@ -40,6 +40,19 @@ async fn the_answer_of_alpn_costs_nothing() {
     );
 }
 
+#[tokio::test]
+async fn one_request_after_the_other_needs_one_connection() {
+    // P5, P24: a caller that sends the next one as soon as it has read the last asks for no second connection.
+    let server = Server::builder().h1_only().start().await;
+    let pool = tls().build().unwrap();
+    for _ in 0..20 {
+        read(pool.request(get(server.uri("/"))).await.unwrap())
+            .await
+            .unwrap();
+    }
+    assert_eq!(server.counts().accepted, 1);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_are_bounded_and_shared() {
     // P11, P24

@@ -4,7 +4,7 @@
 use std::alloc::System;
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::{Parser, ValueEnum};
 use h2pool::connect::memory;
 use h2pool::{H2Pool, Origin};
@@ -34,6 +34,9 @@ enum Kind {
     H2pool,
     /// reqwest is not here: it takes no in-memory IO.
     HyperUtil,
+    /// Over HTTP/1.1, on a connection for each caller.
+    H2poolH1,
+    HyperUtilH1,
 }
 
 fn main() -> Result<()> {
@@ -51,21 +54,33 @@ async fn run(options: Options) -> Result<()> {
             tokio::spawn(canned::serve(server));
             measure(Bare::new(vec![bare(io, 16_384).await?]), options).await
         }
-        Kind::H2pool => {
-            let (connector, mut listener) = memory::pair::<Origin>();
-            tokio::spawn(async move {
-                let dial = listener.accept().await.context("a dial")?;
-                canned::serve(dial.accept(Version::HTTP_2)).await
-            });
-            let pool = H2Pool::builder()
-                .connector(connector)
-                .max_sessions(1)
-                .streams_per_session(1024)
-                .build()?;
-            measure(pool, options).await
-        }
-        Kind::HyperUtil => measure(pipe::hyper_util(), options).await,
+        Kind::H2pool => measure(pool(Version::HTTP_2, 1)?, options).await,
+        Kind::HyperUtil => measure(pipe::hyper_util(true), options).await,
+        Kind::H2poolH1 => measure(pool(Version::HTTP_11, options.callers)?, options).await,
+        Kind::HyperUtilH1 => measure(pipe::hyper_util(false), options).await,
     }
+}
+
+/// A pool over in-memory IO, of one HTTP/2 session or so many HTTP/1.1 connections.
+fn pool(version: Version, connections: usize) -> Result<H2Pool> {
+    let (connector, mut listener) = memory::pair::<Origin>();
+    tokio::spawn(async move {
+        while let Some(dial) = listener.accept().await {
+            let io = dial.accept(version);
+            tokio::spawn(async move {
+                match version {
+                    Version::HTTP_2 => canned::serve(io).await,
+                    _ => canned::serve_h1(io).await,
+                }
+            });
+        }
+    });
+    Ok(H2Pool::builder()
+        .connector(connector)
+        .max_sessions(1)
+        .streams_per_session(1024)
+        .max_h1_connections(connections)
+        .build()?)
 }
 
 async fn measure<T: Transport>(transport: T, options: Options) -> Result<()> {

@@ -187,7 +187,7 @@ async fn the_session_ends_with_its_last_handle() {
     assert_eq!(body.collect().await.unwrap().to_bytes(), "ok");
     server.closed().await;
     drop(server);
-    events.until("acr").await;
+    events.until("arc").await;
 }
 
 #[tokio::test(start_paused = true)]

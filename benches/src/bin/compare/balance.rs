@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
+use bytes::Bytes;
 use h2pool::{Balance, H2Pool, Origin, PoolConfig};
 use h2pool_benches::closed_loop::{self, Round};
 use h2pool_benches::server::{Server, Settings};
@@ -77,7 +78,8 @@ async fn turn(
         })
         .collect();
     let time = Duration::from_millis(options.millis);
-    let round = closed_loop::run(Arc::new(pool.clone()), &server.url("/").parse()?, callers, time).await;
+    let (pool, small) = (Arc::new(pool.clone()), server.url("/").parse()?);
+    let round = closed_loop::run(pool, &small, &Bytes::new(), callers, time).await;
     running.iter().for_each(AbortHandle::abort);
     round
 }

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
+use bytes::Bytes;
 use clap::Args;
-use h2pool::PoolConfig;
+use h2pool::{Origin, PoolConfig};
 use h2pool_benches::closed_loop::{self, Round};
 use h2pool_benches::server::{Server, Settings};
 use h2pool_benches::stats::median;
@@ -24,6 +25,12 @@ pub(crate) struct Loop {
     /// Bytes of each response's body.
     #[arg(long, default_value_t = 0)]
     body: usize,
+    /// Bytes of each request's body.
+    #[arg(long, default_value_t = 0)]
+    upload: usize,
+    /// Over HTTP/1.1.
+    #[arg(long)]
+    h1: bool,
     /// Only these, by name.
     #[arg(long)]
     only: Vec<String>,
@@ -38,17 +45,28 @@ struct Contestant {
 }
 
 impl Contestant {
-    fn new(name: &'static str, transport: impl Transport, uri: &Uri, callers: usize, time: Duration) -> Self {
-        let (transport, uri) = (Arc::new(transport), uri.clone());
+    fn new(name: &'static str, transport: impl Transport, of: &Turns) -> Self {
+        let (transport, of) = (Arc::new(transport), of.clone());
         Self {
             name,
             turn: Box::new(move || {
-                let (transport, uri) = (transport.clone(), uri.clone());
-                Box::pin(async move { closed_loop::run(transport, &uri, callers, time).await })
+                let (transport, of) = (transport.clone(), of.clone());
+                Box::pin(async move {
+                    closed_loop::run(transport, &of.uri, &of.upload, of.callers, of.time).await
+                })
             }),
             rounds: Vec::new(),
         }
     }
+}
+
+/// What each does in its turn.
+#[derive(Clone)]
+struct Turns {
+    uri: Uri,
+    upload: Bytes,
+    callers: usize,
+    time: Duration,
 }
 
 pub(crate) async fn compare(command: &Loop, options: &Options) -> Result<()> {
@@ -56,42 +74,17 @@ pub(crate) async fn compare(command: &Loop, options: &Options) -> Result<()> {
         streams: 1024,
         delay: Duration::ZERO,
     })?;
-    let uri: Uri = server.url(&format!("/{}", command.body)).parse()?;
-    let (callers, time) = (command.callers, Duration::from_millis(options.millis));
-    let frame = PoolConfig::default().max_frame_size;
-    let pool = |sessions, streams| {
-        let config = PoolConfig::default()
-            .max_sessions(sessions)
-            .streams_per_session(streams)
-            .max_waiters(0);
-        transport::pool(&server, config)
+    let turns = Turns {
+        uri: server.url(&format!("/{}", command.body)).parse()?,
+        upload: vec![b'.'; command.upload].into(),
+        callers: command.callers,
+        time: Duration::from_millis(options.millis),
     };
-    let mut all = vec![
-        Contestant::new(
-            "bare-1",
-            Bare::open(&server, 1, frame).await?,
-            &uri,
-            callers,
-            time,
-        ),
-        Contestant::new("h2pool-1", pool(1, 1024)?, &uri, callers, time),
-        Contestant::new(
-            "hyper-util",
-            transport::hyper_util(&server, true)?,
-            &uri,
-            callers,
-            time,
-        ),
-        Contestant::new("reqwest", transport::reqwest(&server)?, &uri, callers, time),
-        Contestant::new(
-            "bare-4",
-            Bare::open(&server, 4, frame).await?,
-            &uri,
-            callers,
-            time,
-        ),
-        Contestant::new("h2pool-4", pool(4, callers.div_ceil(4))?, &uri, callers, time),
-    ];
+    let mut all = if command.h1 {
+        over_h1(&server, &turns)?
+    } else {
+        over_h2(&server, &turns).await?
+    };
     if !command.only.is_empty() {
         all.retain(|one| command.only.iter().any(|name| name == one.name));
     }
@@ -104,24 +97,68 @@ pub(crate) async fn compare(command: &Loop, options: &Options) -> Result<()> {
             one.rounds.push(round);
         }
     }
-    println!("{callers} in flight, bodies of {} bytes", command.body);
+    println!("{}", title(command));
     report(&all);
     Ok(())
+}
+
+fn title(command: &Loop) -> String {
+    let mut title = format!("{} in flight, bodies of {} bytes", command.callers, command.body);
+    if command.upload > 0 {
+        title += &format!(", uploads of {} bytes", command.upload);
+    }
+    if command.h1 {
+        title += ", HTTP/1.1";
+    }
+    title
+}
+
+async fn over_h2(server: &Server, turns: &Turns) -> Result<Vec<Contestant>> {
+    let frame = PoolConfig::default().max_frame_size;
+    let pool = |sessions, streams| {
+        let config = PoolConfig::default()
+            .max_sessions(sessions)
+            .streams_per_session(streams)
+            .max_waiters(0);
+        transport::pool(server, config)
+    };
+    let each = turns.callers.div_ceil(4);
+    Ok(vec![
+        Contestant::new("bare-1", Bare::open(server, 1, frame).await?, turns),
+        Contestant::new("h2pool-1", pool(1, 1024)?, turns),
+        Contestant::new("hyper-util", transport::hyper_util(server, true)?, turns),
+        Contestant::new("reqwest", transport::reqwest(server, true)?, turns),
+        Contestant::new("bare-4", Bare::open(server, 4, frame).await?, turns),
+        Contestant::new("h2pool-4", pool(4, each)?, turns),
+    ])
+}
+
+/// The first is what the others are compared to.
+fn over_h1(server: &Server, turns: &Turns) -> Result<Vec<Contestant>> {
+    let config = PoolConfig::default()
+        .max_h1_connections(turns.callers)
+        .max_waiters(0);
+    let pool = transport::pool(server, config)?;
+    pool.mark_h1_only(&server.url("/").parse::<Origin>()?);
+    Ok(vec![
+        Contestant::new("hyper-util", transport::hyper_util(server, false)?, turns),
+        Contestant::new("h2pool", pool, turns),
+        Contestant::new("reqwest", transport::reqwest(server, false)?, turns),
+    ])
 }
 
 fn report(all: &[Contestant]) {
     println!(
         "{:<12} {:>10} {:>8} {:>10} {:>9} {:>8} {:>8}",
-        "transport", "requests/s", "µs CPU", "rate/bare", "CPU/bare", "p50 µs", "p99 µs"
+        "transport", "requests/s", "µs CPU", "rate/base", "CPU/base", "p50 µs", "p99 µs"
     );
     for one in all {
-        let base = if one.name.ends_with("-4") {
-            "bare-4"
-        } else {
-            "bare-1"
-        };
-        let bare = all.iter().find(|other| other.name == base).unwrap_or(one);
-        let pairs = || one.rounds.iter().zip(&bare.rounds);
+        // The bare connections of as many sessions, or the first.
+        let bare = all
+            .iter()
+            .find(|other| one.name.ends_with("-4") && other.name == "bare-4");
+        let base = bare.or(all.first()).unwrap_or(one);
+        let pairs = || one.rounds.iter().zip(&base.rounds);
         println!(
             "{:<12} {:>10.0} {:>8.2} {:>10.3} {:>9.3} {:>8.0} {:>8.0}",
             one.name,
