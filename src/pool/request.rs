@@ -15,6 +15,7 @@
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::request::Parts;
@@ -28,6 +29,8 @@ use super::handle::Lifeline;
 use super::lease::Slot;
 use crate::error::{Chain, Error, Kind};
 use crate::origin::Key;
+#[cfg(feature = "http1")]
+use crate::session::H1Sending;
 use crate::session::link::{Failure, Occupied};
 use crate::session::{Body, H2Sending, Outgoing, needs_settings};
 
@@ -44,6 +47,8 @@ pub(super) struct Exchange<O: Key> {
     pub(super) entry: Arc<Entry<O>>,
     pub(super) parts: Parts,
     pub(super) body: Option<Outgoing>,
+    /// It had none from the start.
+    empty: bool,
     /// The server of the last attempt proved who it is.
     authenticated: bool,
     /// Replays that were nobody's fault and did not count.
@@ -71,6 +76,27 @@ impl<O: Key> Standing<O> {
     }
 }
 
+/// A request whose response has not come.
+pub(super) enum Sending {
+    H2(H2Sending),
+    #[cfg(feature = "http1")]
+    H1(H1Sending),
+}
+
+impl Sending {
+    pub(super) fn poll(
+        &mut self,
+        body: &mut Option<Outgoing>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Response<Body>, Failure>> {
+        match self {
+            Self::H2(sending) => sending.poll(body, cx),
+            #[cfg(feature = "http1")]
+            Self::H1(sending) => sending.poll(body, cx),
+        }
+    }
+}
+
 /// What becomes of a misdirected request.
 enum Redirected<O: Key> {
     To(Held<O>),
@@ -89,6 +115,7 @@ impl<O: Key> Exchange<O> {
             lifeline,
             entry,
             parts,
+            empty: body.is_none(),
             body,
             authenticated: false,
             spared: 0,
@@ -98,11 +125,7 @@ impl<O: Key> Exchange<O> {
 
 impl<O: Key> Exchange<O> {
     /// The first attempt, as far as it goes without waiting; what else is to be done, [`run`](Self::run) does.
-    pub(super) fn begin(
-        &mut self,
-        held: Option<Held<O>>,
-        first: bool,
-    ) -> Result<H2Sending, Box<Standing<O>>> {
+    pub(super) fn begin(&mut self, held: Option<Held<O>>, first: bool) -> Result<Sending, Box<Standing<O>>> {
         if held.is_none() && (self.lifeline.is_closed() || self.entry.goes_elsewhere()) {
             return Err(Box::new(Standing::with(None, first)));
         }
@@ -113,14 +136,7 @@ impl<O: Key> Exchange<O> {
                 Err(_) => return Err(Box::new(Standing::with(None, first))),
             },
         };
-        let Wire::H2(session) = &held.slot.handle().wire else {
-            return Err(Box::new(Standing::with(Some(held), first)));
-        };
-        let session = session.clone();
-        let slot = self.occupy(held);
-        let patience = self.entry.core.patience;
-        let sending = H2Sending::start(session, slot, &self.parts, self.body.as_ref(), patience);
-        sending.map_err(|failure| {
+        self.start(held).map_err(|failure| {
             Box::new(Standing {
                 held: None,
                 first: true,
@@ -131,7 +147,7 @@ impl<O: Key> Exchange<O> {
 
     fn want(&self, first: bool) -> Want {
         Want {
-            empty: self.body.is_none() && !needs_settings(&self.parts),
+            empty: self.empty && !needs_settings(&self.parts),
             first,
         }
     }
@@ -232,13 +248,19 @@ impl<O: Key> Exchange<O> {
     }
 
     async fn send(&mut self, held: Held<O>) -> Result<Response<Body>, Failure> {
+        let mut sending = self.start(held)?;
+        poll_fn(|cx| sending.poll(&mut self.body, cx)).await
+    }
+
+    /// One attempt, handed to the session.
+    fn start(&mut self, held: Held<O>) -> Result<Sending, Failure> {
         let wire = held.slot.handle().wire.clone();
         let slot = self.occupy(held);
         let patience = self.entry.core.patience;
         match wire {
             Wire::H2(session) => {
-                let mut sending = H2Sending::start(session, slot, &self.parts, self.body.as_ref(), patience)?;
-                poll_fn(|cx| sending.poll(&mut self.body, cx)).await
+                let sending = H2Sending::start(session, slot, &self.parts, self.body.as_ref(), patience);
+                sending.map(Sending::H2)
             }
             Wire::H2Ending(_) => {
                 let ending = Error::new(Kind::Goaway, "the session is ending");
@@ -246,14 +268,8 @@ impl<O: Key> Exchange<O> {
             }
             #[cfg(feature = "http1")]
             Wire::H1(session) => {
-                Box::pin(crate::session::send_h1(
-                    session,
-                    slot,
-                    &self.parts,
-                    &mut self.body,
-                    patience,
-                ))
-                .await
+                let sending = H1Sending::start(session, slot, &self.parts, &mut self.body, patience);
+                sending.map(Sending::H1)
             }
         }
     }

@@ -1,12 +1,12 @@
 //! A request as a future: the quick way by hand, everything else boxed.
 //!
-//! On a warm pool a request finds a slot, is handed to h2 and waits for its response. That way is a plain state machine,
-//! so that the future of a request is small and is moved rarely. Waiting for a slot, replays, HTTP/1.1 and fallbacks
-//! happen in [`Exchange::run`], in a box of their own:
+//! On a warm pool a request finds a slot, is handed to the session and waits for its response. That way is a plain state
+//! machine, so that the future of a request is small and is moved rarely. Waiting for a slot, replays and fallbacks happen
+//! in [`Exchange::run`], in a box of their own:
 //!
 //! ```text
-//!   Ready ── slot, HEADERS ──▶ Sent ── response ──▶ done
-//!     └── no slot, HTTP/1.1, .. ─┴── failure, 421 ──▶ Slow: Exchange::run
+//!   Ready ── slot, head ──▶ Sent ── response ──▶ done
+//!     └── no slot, .. ────────┴── failure, 421 ──▶ Slow: Exchange::run
 //! ```
 
 use std::future::Future;
@@ -19,10 +19,10 @@ use http::{Response, StatusCode};
 use super::acquire::{Held, Waited};
 use super::entry::Entry;
 use super::lease::Slot;
-use super::request::{Exchange, Standing};
+use super::request::{Exchange, Sending, Standing};
 use crate::error::Error;
 use crate::origin::Key;
-use crate::session::{Body, H2Sending};
+use crate::session::Body;
 
 /// What a caller comes with.
 pub(super) enum Ticket<O: Key> {
@@ -47,7 +47,7 @@ pub(super) struct Running<O: Key> {
 )]
 enum Stage<O: Key> {
     Ready(Ticket<O>),
-    Sent(H2Sending),
+    Sent(Sending),
     Slow(Slow),
 }
 

@@ -20,6 +20,12 @@ impl Bound {
         Self { limit, sleep: None }
     }
 
+    /// It never ends.
+    #[cfg(feature = "http1")]
+    pub(super) fn is_off(&self) -> bool {
+        self.limit.is_none()
+    }
+
     /// There was progress.
     #[cfg(feature = "http1")]
     pub(super) fn reset(&mut self) {

@@ -197,7 +197,7 @@ impl Sending {
             slot.report(Observer::answered);
         }
         let length = body_length(&response, self.head);
-        control.inform(response.extensions_mut(), reused);
+        control.informant.inform(response.extensions_mut(), reused);
         response.map(|incoming| match upload {
             None if incoming.is_end_stream() => {
                 // First h2 forgets the stream, then the slot is free.

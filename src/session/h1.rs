@@ -22,7 +22,7 @@ use hyper::client::conn::http1::SendRequest;
 
 use super::alive::Ending;
 use super::h1_upload::Upload;
-use super::link::{Address, ConnectionInfo, Occupied};
+use super::link::{Address, Informant, Occupied};
 use super::meter::Bounds;
 use crate::connect::Fault;
 use crate::error::Error;
@@ -66,7 +66,7 @@ pub(crate) struct H1Control {
     answered: AtomicBool,
     /// In milliseconds; 0 is never.
     write_timeout: AtomicU64,
-    address: Arc<Address>,
+    pub(super) informant: Informant,
     pub(super) fault: Fault,
     /// Interim responses to one request, and bytes of them (P44).
     pub(super) max_interim: (u32, u64),
@@ -99,7 +99,7 @@ impl H1Control {
             served: AtomicBool::new(false),
             answered: AtomicBool::new(false),
             write_timeout: AtomicU64::new(0),
-            address,
+            informant: Informant::new(address),
             fault,
             max_interim: (bounds.informational, bounds.informational_bytes),
         }
@@ -219,15 +219,8 @@ impl H1Control {
         self.close();
     }
 
-    pub(super) fn info(&self, reused: bool) -> ConnectionInfo {
-        ConnectionInfo {
-            shared: self.address.clone(),
-            reused,
-        }
-    }
-
     pub(crate) fn address(&self) -> &Arc<Address> {
-        &self.address
+        self.informant.address()
     }
 }
 

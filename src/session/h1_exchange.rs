@@ -4,11 +4,12 @@
 //! happens after that is ambiguous, for HTTP/1.1 has no way to say that nothing was done (P22). A response that comes
 //! before the upload has ended is delivered at once; the driver goes on sending until the response is dropped (P30).
 
-use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::task::Poll;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use http::request::Parts;
 use http::{Request, Response};
@@ -59,61 +60,87 @@ impl Drop for Tail {
     }
 }
 
-/// Sends a request. The body comes back if it was not sent; dropped before the response, the connection closes.
-pub(crate) async fn send(
-    session: Arc<H1>,
-    slot: Occupied,
-    parts: &Parts,
-    body: &mut Option<Outgoing>,
-    patience: Patience,
-) -> Result<Response<Body>, Failure> {
-    let mut request = h1_head::for_h1(parts, body.as_ref().map_or(Some(0), Outgoing::exact_size))
-        .map_err(Failure::Failed)?;
-    let Some(mut sender) = session.control.take_sender() else {
-        // The session is about to be reported as ended; until then nobody else is to be granted this slot.
-        session.control.give_back(Returned {
-            sender: None,
-            _slot: slot,
-        });
-        return Err(Failure::NotSent(not_sent()));
-    };
-    bound_interim(&mut request, &session.control);
-    session.control.set_write_timeout(patience.write);
-    let length = content_length(request.headers());
-    let (upload, progress) = Upload::new(body.take(), length);
-    let answer = sender.try_send_request(request.map(|()| upload));
-    let tail = Tail {
-        session,
-        progress,
-        rights: Some((sender, slot)),
-    };
-    // Declared after the tail: hyper sees that the caller is gone before the slot comes back.
-    let mut answer = pin!(answer);
-    let mut patient = Bound::new(patience.header);
-    let answer = poll_fn(|cx| {
+type Answer = Result<Response<Incoming>, TrySendError<Request<Upload>>>;
+
+/// A request whose response has not come. Dropped, the connection closes.
+pub(crate) struct Sending {
+    // The order matters: hyper is to see that the caller is gone before the slot comes back.
+    answer: Option<Pin<Box<dyn Future<Output = Answer> + Send>>>,
+    tail: Option<Tail>,
+    patient: Bound,
+    body_idle: Option<Duration>,
+}
+
+impl Sending {
+    /// Hands the request to hyper, with its body.
+    pub(crate) fn start(
+        session: Arc<H1>,
+        slot: Occupied,
+        parts: &Parts,
+        body: &mut Option<Outgoing>,
+        patience: Patience,
+    ) -> Result<Self, Failure> {
+        let mut request = h1_head::for_h1(parts, body.as_ref().map_or(Some(0), Outgoing::exact_size))
+            .map_err(Failure::Failed)?;
+        let Some(mut sender) = session.control.take_sender() else {
+            // The session is about to be reported as ended; until then nobody else is to be granted this slot.
+            session.control.give_back(Returned {
+                sender: None,
+                _slot: slot,
+            });
+            return Err(Failure::NotSent(not_sent()));
+        };
+        bound_interim(&mut request, &session.control);
+        session.control.set_write_timeout(patience.write);
+        let length = content_length(request.headers());
+        let (upload, progress) = Upload::new(body.take(), length);
+        let answer = sender.try_send_request(request.map(|()| upload));
+        Ok(Self {
+            answer: Some(Box::pin(answer)),
+            tail: Some(Tail {
+                session,
+                progress,
+                rights: Some((sender, slot)),
+            }),
+            patient: Bound::new(patience.header),
+            body_idle: patience.body_idle,
+        })
+    }
+
+    /// The response, once its headers are here. The body comes back if it was not sent.
+    pub(crate) fn poll(
+        &mut self,
+        body: &mut Option<Outgoing>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Response<Body>, Failure>> {
+        let (Some(answer), Some(tail)) = (&mut self.answer, &self.tail) else {
+            return Poll::Pending;
+        };
         if let Poll::Ready(answer) = answer.as_mut().poll(cx) {
-            return Poll::Ready(Ok(answer));
+            self.answer = None;
+            return self.tail.take().map_or(Poll::Pending, |tail| {
+                Poll::Ready(match answer {
+                    Ok(response) => Ok(deliver(tail, response, self.body_idle)),
+                    Err(error) => Err(failed(&tail, error, body)),
+                })
+            });
         }
-        match tail.progress.poll_over(cx) {
-            Poll::Ready(()) => patient.poll(cx).map(|()| Err(late_headers())),
-            Poll::Pending => Poll::Pending,
+        if self.patient.is_off() || tail.progress.poll_over(cx).is_pending() {
+            return Poll::Pending;
         }
-    });
-    match answer.await {
-        Ok(Ok(response)) => Ok(deliver(tail, response, patience)),
-        Ok(Err(error)) => Err(failed(&tail, error, body)),
-        Err(late) => Err(Failure::Failed(late)),
+        ready!(self.patient.poll(cx));
+        self.answer = None;
+        self.tail = None;
+        Poll::Ready(Err(Failure::Failed(late_headers())))
     }
 }
 
-fn deliver(tail: Tail, response: Response<Incoming>, patience: Patience) -> Response<Body> {
+fn deliver(tail: Tail, mut response: Response<Incoming>, body_idle: Option<Duration>) -> Response<Body> {
     let reused = tail.report_answer();
-    let info = tail.control().info(reused);
-    let address = tail.control().address().clone();
-    let mut response =
-        response.map(|incoming| Body::h1(H1Body::new(incoming, tail, patience.body_idle), address));
-    response.extensions_mut().insert(info);
-    response
+    let informant = &tail.control().informant;
+    informant.inform(response.extensions_mut(), reused);
+    let address = informant.address().clone();
+    response.map(|incoming| Body::h1(H1Body::new(incoming, tail, body_idle), address))
 }
 
 fn failed(tail: &Tail, mut error: TrySendError<Request<Upload>>, body: &mut Option<Outgoing>) -> Failure {

@@ -16,11 +16,10 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use h2::client::SendRequest;
-use http::Extensions;
 
 use super::alive::Ending;
 use super::held::Bodies;
-use super::link::{Address, ConnectionInfo};
+use super::link::{Address, Informant};
 use super::meter::Meter;
 use crate::connect::Fault;
 use crate::error::{Error, Kind};
@@ -64,9 +63,7 @@ pub(crate) struct Control {
     stalled_above: AtomicU64,
     /// Response bodies that somebody holds.
     pub(super) bodies: Bodies,
-    pub(super) address: Arc<Address>,
-    /// Those of every response but the first: to clone them costs less than to make them.
-    extensions: Extensions,
+    pub(super) informant: Informant,
     pub(super) fault: Fault,
 }
 
@@ -93,11 +90,6 @@ impl H2 {
 
 impl Control {
     pub(super) fn new(meter: Arc<Meter>, address: Arc<Address>, fault: Fault, bodies: Bodies) -> Self {
-        let mut extensions = Extensions::new();
-        extensions.insert(ConnectionInfo {
-            shared: address.clone(),
-            reused: true,
-        });
         Self {
             meter,
             limit: AtomicU32::new(u32::MAX),
@@ -111,8 +103,7 @@ impl Control {
             probed_at: AtomicU64::new(0),
             stalled_above: AtomicU64::new(0),
             bodies,
-            address,
-            extensions,
+            informant: Informant::new(address),
             fault,
         }
     }
@@ -220,20 +211,8 @@ impl Control {
         self.waker.wake();
     }
 
-    /// Adds to a response what it says about its connection.
-    pub(super) fn inform(&self, extensions: &mut Extensions, reused: bool) {
-        if reused && extensions.is_empty() {
-            extensions.clone_from(&self.extensions);
-            return;
-        }
-        extensions.insert(ConnectionInfo {
-            shared: self.address.clone(),
-            reused,
-        });
-    }
-
     pub(crate) fn address(&self) -> &Arc<Address> {
-        &self.address
+        self.informant.address()
     }
 }
 

@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use http::Version;
+use http::{Extensions, Version};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::error::Error;
@@ -116,6 +116,40 @@ pub(crate) struct Address {
     pub(crate) local: Option<SocketAddr>,
     /// The server proved who it is: what it says about protocols may be remembered.
     pub(crate) authenticated: bool,
+}
+
+/// Adds to responses what they say about their connection.
+pub(super) struct Informant {
+    address: Arc<Address>,
+    /// The extensions of every response but the first: to clone them costs less than to make them.
+    usual: Extensions,
+}
+
+impl Informant {
+    pub(super) fn new(address: Arc<Address>) -> Self {
+        let mut usual = Extensions::new();
+        usual.insert(ConnectionInfo {
+            shared: address.clone(),
+            reused: true,
+        });
+        Self { address, usual }
+    }
+
+    pub(super) fn address(&self) -> &Arc<Address> {
+        &self.address
+    }
+
+    /// `reused`: the session has answered before.
+    pub(super) fn inform(&self, extensions: &mut Extensions, reused: bool) {
+        if reused && extensions.is_empty() {
+            extensions.clone_from(&self.usual);
+            return;
+        }
+        extensions.insert(ConnectionInfo {
+            shared: self.address.clone(),
+            reused,
+        });
+    }
 }
 
 impl ConnectionInfo {

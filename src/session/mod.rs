@@ -49,7 +49,7 @@ pub(crate) use h1::H1;
 #[cfg(feature = "http1")]
 pub(crate) use h1_driver::{H1Driver, drive as drive_h1, handshake as handshake_h1};
 #[cfg(feature = "http1")]
-pub(crate) use h1_exchange::send as send_h1;
+pub(crate) use h1_exchange::Sending as H1Sending;
 pub(crate) use h2::{Control as H2Control, H2, killed};
 pub(crate) use h2_driver::{Driver as H2Driver, Tuning, drive as drive_h2, handshake as handshake_h2};
 pub use head::Protocol;

@@ -446,6 +446,25 @@ async fn a_misdirected_request_that_cannot_be_sent_again_is_answered_as_it_is() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_misdirected_request_whose_upload_goes_on_is_answered_as_it_is() {
+    // P23, P30: its body went with the response, and is not to be left out of another attempt.
+    let (pool, mut net) = net(H2Pool::builder().max_sessions(2));
+    let warm = fetch(&pool, get(uri("https://a/warm")));
+    let mut peer = net.ready_peer(10).await;
+    assert_eq!(peer.answer_one(b"ok").await.unwrap(), "/warm");
+    join(warm).await.unwrap();
+    let (sender, body) = upload(64);
+    let request = fetch(&pool, http::Request::post("https://a/").body(body).unwrap());
+    let head = peer.next_headers().await;
+    peer.respond(head.stream, 421, b"not here").await;
+    settle().await;
+    drop(sender);
+    let read = join(request).await.unwrap();
+    assert_eq!((read.status.as_u16(), &read.body[..]), (421, &b"not here"[..]));
+    assert_eq!(net.dials().await.len(), 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_session_in_its_own_end_never_spins() {
     // P4, P14: the peer breaks the protocol and reads nothing, so that our GOAWAY cannot leave and the connection
     // hangs between its error and its end. Callers must neither loop nor be stuck to it.

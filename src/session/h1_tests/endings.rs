@@ -92,7 +92,8 @@ async fn a_slot_on_a_session_about_to_end_is_kept_until_it_has() {
     let (fake, mut server) = Fake::new(4096).await;
     fake.h1.control().close();
     let (parts, ()) = Request::get("http://a/").body(()).unwrap().into_parts();
-    let sent = crate::session::send_h1(fake.h1.clone(), fake.slot(), &parts, &mut None, fake.patience).await;
+    let sent =
+        crate::session::H1Sending::start(fake.h1.clone(), fake.slot(), &parts, &mut None, fake.patience);
     assert!(matches!(sent, Err(Failure::NotSent(_))));
     assert_eq!(fake.events.seen(), "", "the driver has not run yet");
     fake.events.until("cr").await;

@@ -1,5 +1,6 @@
 //! The other side of the wire, and the pool's side of the session.
 
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ use crate::session::h2_driver::Tuning;
 use crate::session::link::{Address, Failure, Observer, Occupied};
 use crate::session::meter::Bounds;
 use crate::session::window::Sizes;
-use crate::session::{Body, Outgoing, drive_h1, handshake_h1, send_h1};
+use crate::session::{Body, H1Sending, Outgoing, drive_h1, handshake_h1};
 use crate::state::SessionId;
 use crate::stats::{Counters, SessionProtocol, SessionTally, Tally};
 
@@ -189,7 +190,10 @@ impl Fake {
         let (parts, ()) = request.body(()).unwrap().into_parts();
         let (session, slot, patience, mut body) = (self.h1.clone(), self.slot(), self.patience, body);
         tokio::spawn(async move {
-            let result = send_h1(session, slot, &parts, &mut body, patience).await;
+            let result = match H1Sending::start(session, slot, &parts, &mut body, patience) {
+                Ok(mut sending) => poll_fn(|cx| sending.poll(&mut body, cx)).await,
+                Err(failure) => Err(failure),
+            };
             (result, body)
         })
     }
