@@ -242,6 +242,10 @@ impl<O: Key> Observer for Entry<O> {
         run(&self, |inner| inner.state.handle_answered(id, now));
     }
 
+    fn given_up(self: Arc<Self>, id: SessionId) {
+        run(&self, |inner| inner.state.handle_given_up(id));
+    }
+
     fn refused(self: Arc<Self>, id: SessionId) {
         let now = clock::now();
         self.tally.stream_refused();

@@ -16,7 +16,7 @@ use super::request::Exchange;
 use super::running::{Running, Ticket};
 use crate::error::{BoxError, Error};
 use crate::origin::{Key, Origin};
-use crate::session::{Body, Outgoing};
+use crate::session::{Body, Outgoing, unusable};
 
 /// The response to come. Dropped, the request is cancelled: it leaves the queue, or its stream is reset.
 #[must_use = "a future does nothing unless it is awaited"]
@@ -135,7 +135,6 @@ pub(super) fn complete(parts: &mut Parts, origin: &Origin) -> Result<(), Error> 
     uri.scheme = uri.scheme.or(home.scheme);
     uri.authority = uri.authority.or(home.authority);
     uri.path_and_query = uri.path_and_query.or(home.path_and_query);
-    parts.uri = Uri::from_parts(uri)
-        .map_err(|error| Error::config("the request URI is not usable").with_source(error))?;
+    parts.uri = Uri::from_parts(uri).map_err(unusable)?;
     Ok(())
 }

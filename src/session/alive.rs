@@ -10,6 +10,10 @@ use crate::state::SessionId;
 pub(super) trait Ending {
     /// No more work is taken. Says why it ended: the first cause that was given.
     fn end(&self, cause: Error) -> Error;
+    /// Whether its callers ended it: that says nothing about the server.
+    fn is_given_up(&self) -> bool {
+        false
+    }
 }
 
 /// Dropped, it reports the end: a session is never taken for alive that nobody drives (P36).
@@ -27,6 +31,9 @@ impl<C: Ending> Drop for Alive<C> {
             runtime_ended()
         };
         let cause = self.control.end(cause);
+        if self.control.is_given_up() {
+            self.observer.clone().given_up(self.id);
+        }
         self.observer.clone().closed(self.id, cause);
     }
 }

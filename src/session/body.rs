@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 
 #[cfg(feature = "http1")]
 use super::h1_body::H1Body;
-use super::h2_body::H2Body;
+use super::h2_body::{H2Body, Length};
 #[cfg(feature = "http1")]
 use super::link::Address;
 use super::tail::Upstream;
@@ -64,8 +64,7 @@ impl Body {
         Self { kind: Inner::Empty }
     }
 
-    /// `length` is what `content-length` said.
-    pub(super) fn h2(incoming: RecvStream, upstream: Upstream, length: Option<u64>) -> Self {
+    pub(super) fn h2(incoming: RecvStream, upstream: Upstream, length: Length) -> Self {
         Self {
             kind: Inner::H2(H2Body::new(incoming, upstream, length)),
         }

@@ -21,7 +21,6 @@ impl Bound {
     }
 
     /// It never ends.
-    #[cfg(feature = "http1")]
     pub(super) fn is_off(&self) -> bool {
         self.limit.is_none()
     }

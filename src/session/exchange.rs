@@ -22,6 +22,7 @@ use super::body::Body;
 use super::bound::{Bound, late_headers};
 use super::classify::{self, Sent};
 use super::h2::H2;
+use super::h2_body::Length;
 use super::head;
 use super::interim::Interim;
 use super::link::{Failure, Observer, Occupied};
@@ -46,6 +47,8 @@ pub(crate) struct Patience {
 pub(crate) struct Sending {
     response: Option<ResponseFuture>,
     upload: Option<Upload>,
+    /// It had one.
+    uploads: bool,
     tail: Option<Tail>,
     interim: Interim,
     patient: Bound,
@@ -92,6 +95,7 @@ impl Sending {
         Ok(Self {
             tail: Some(Tail::new(session, response.stream_id().as_u32(), slot)),
             response: Some(response),
+            uploads: upload.is_some(),
             upload,
             interim,
             patient: Bound::new(patience.header),
@@ -138,8 +142,11 @@ impl Sending {
             return Poll::Ready(Err(classify::stream_over_bound(violation)));
         }
         // The request of a tunnel does not end before the response comes.
-        if self.upload.is_some() && !self.tunnel {
-            return Poll::Pending;
+        if !self.patient.is_off() && self.uploads && !self.tunnel {
+            if self.upload.is_some() {
+                return Poll::Pending;
+            }
+            ready!(tail.control().meter.poll_written(tail.id(), cx));
         }
         self.patient.poll(cx).map(|()| Err(late_headers()))
     }
@@ -244,14 +251,17 @@ fn open(
     })
 }
 
-/// The length of a response's body, where the head tells: not of one that has none (RFC 9110 §8.6).
-fn body_length(response: &Response<RecvStream>, head: bool) -> Option<u64> {
-    let bodyless = head
-        || matches!(
-            response.status(),
-            StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
-        );
-    content_length(response.headers()).filter(|_| !bodyless)
+/// RFC 9110 §8.6.
+fn body_length(response: &Response<RecvStream>, head: bool) -> Length {
+    let bodyless = matches!(
+        response.status(),
+        StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
+    );
+    match content_length(response.headers()) {
+        _ if head || bodyless => Length::None,
+        Some(length) => Length::Told(length),
+        None => Length::Unknown,
+    }
 }
 
 pub(super) fn content_length(headers: &HeaderMap) -> Option<u64> {

@@ -64,6 +64,12 @@ pub(crate) struct H1Control {
     served: AtomicBool,
     /// A caller had a response.
     answered: AtomicBool,
+    /// A caller gave up its request, or its body failed: that it ends is not the server's doing.
+    given_up: AtomicBool,
+    /// How often hyper has written all that it had.
+    flushes: AtomicU64,
+    /// Whoever waits for that.
+    pub(super) writing: AtomicWaker,
     /// In milliseconds; 0 is never.
     write_timeout: AtomicU64,
     pub(super) informant: Informant,
@@ -98,6 +104,9 @@ impl H1Control {
             heard: AtomicBool::new(false),
             served: AtomicBool::new(false),
             answered: AtomicBool::new(false),
+            given_up: AtomicBool::new(false),
+            flushes: AtomicU64::new(0),
+            writing: AtomicWaker::new(),
             write_timeout: AtomicU64::new(0),
             informant: Informant::new(address),
             fault,
@@ -190,6 +199,20 @@ impl H1Control {
         self.heard.load(Ordering::Acquire) && self.serve()
     }
 
+    pub(super) fn set_given_up(&self) {
+        self.given_up.store(true, Ordering::Release);
+    }
+
+    /// hyper has written all that it had.
+    pub(super) fn flushed(&self) {
+        self.flushes.fetch_add(1, Ordering::AcqRel);
+        self.writing.wake();
+    }
+
+    pub(super) fn flushes(&self) -> u64 {
+        self.flushes.load(Ordering::Acquire)
+    }
+
     pub(super) fn set_write_timeout(&self, timeout: Option<Duration>) {
         let millis = timeout.map_or(0, |timeout| {
             u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX).max(1)
@@ -233,5 +256,9 @@ impl Ending for H1Control {
         self.cause
             .get_or_init(|| self.verdict.get().cloned().unwrap_or(cause))
             .clone()
+    }
+
+    fn is_given_up(&self) -> bool {
+        self.given_up.load(Ordering::Acquire)
     }
 }

@@ -220,6 +220,9 @@ impl AsyncWrite for Wire {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let step = Pin::new(&mut self.io).poll_flush(cx);
+        if let Poll::Ready(Ok(())) = step {
+            self.control.flushed();
+        }
         self.bounded(cx, step)
     }
 

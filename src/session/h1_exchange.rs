@@ -64,7 +64,6 @@ type Answer = Result<Response<Incoming>, TrySendError<Request<Upload>>>;
 
 /// A request whose response has not come. Dropped, the connection closes.
 pub(crate) struct Sending {
-    // The order matters: hyper is to see that the caller is gone before the slot comes back.
     answer: Option<Pin<Box<dyn Future<Output = Answer> + Send>>>,
     tail: Option<Tail>,
     patient: Bound,
@@ -93,7 +92,7 @@ impl Sending {
         bound_interim(&mut request, &session.control);
         session.control.set_write_timeout(patience.write);
         let length = content_length(request.headers());
-        let (upload, progress) = Upload::new(body.take(), length);
+        let (upload, progress) = Upload::new(body.take(), length, session.control.clone());
         let answer = sender.try_send_request(request.map(|()| upload));
         Ok(Self {
             answer: Some(Box::pin(answer)),
@@ -120,27 +119,55 @@ impl Sending {
             self.answer = None;
             return self.tail.take().map_or(Poll::Pending, |tail| {
                 Poll::Ready(match answer {
-                    Ok(response) => Ok(deliver(tail, response, self.body_idle)),
+                    Ok(response) => deliver(tail, response, self.body_idle),
                     Err(error) => Err(failed(&tail, error, body)),
                 })
             });
         }
-        if self.patient.is_off() || tail.progress.poll_over(cx).is_pending() {
+        if self.patient.is_off() || tail.progress.poll_written(cx).is_pending() {
             return Poll::Pending;
         }
         ready!(self.patient.poll(cx));
-        self.answer = None;
-        self.tail = None;
+        self.give_up();
         Poll::Ready(Err(Failure::Failed(late_headers())))
     }
 }
 
-fn deliver(tail: Tail, mut response: Response<Incoming>, body_idle: Option<Duration>) -> Response<Body> {
+impl Sending {
+    /// The connection ends with its request, for no fault of the server's.
+    fn give_up(&mut self) {
+        let Some(answer) = self.answer.take() else {
+            return;
+        };
+        if let Some(tail) = &self.tail {
+            tail.control().set_given_up();
+        }
+        // hyper is to see that the caller is gone before the slot comes back.
+        drop(answer);
+        self.tail = None;
+    }
+}
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        self.give_up();
+    }
+}
+
+/// A response that came with what ended the session, such as too many interim ones before it, is none.
+fn deliver(
+    tail: Tail,
+    mut response: Response<Incoming>,
+    body_idle: Option<Duration>,
+) -> Result<Response<Body>, Failure> {
     let reused = tail.report_answer();
+    if let Some(verdict) = tail.control().verdict() {
+        return Err(Failure::Failed(verdict.clone().with_unprocessed(false)));
+    }
     let informant = &tail.control().informant;
     informant.inform(response.extensions_mut(), reused);
     let address = informant.address().clone();
-    response.map(|incoming| Body::h1(H1Body::new(incoming, tail, body_idle), address))
+    Ok(response.map(|incoming| Body::h1(H1Body::new(incoming, tail, body_idle), address)))
 }
 
 fn failed(tail: &Tail, mut error: TrySendError<Request<Upload>>, body: &mut Option<Outgoing>) -> Failure {

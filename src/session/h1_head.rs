@@ -4,7 +4,7 @@ use http::header::{self, HeaderMap, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, Uri, Version};
 
-use super::head::{Protocol, add_length, check_length, without_user};
+use super::head::{Protocol, add_length, check_length, unusable, without_user};
 use crate::error::Error;
 
 /// The head of one attempt: origin-form, or authority-form for CONNECT, and a `host`, which comes first.
@@ -95,8 +95,7 @@ fn host(uri: &Uri, connect: bool) -> Result<HeaderValue, Error> {
         Some(port) if connect || Some(port) != usual => format!("{}:{port}", authority.host()),
         _ => authority.host().to_owned(),
     };
-    HeaderValue::try_from(host)
-        .map_err(|error| Error::config("the request URI is not usable").with_source(error))
+    HeaderValue::try_from(host).map_err(unusable)
 }
 
 #[cfg(test)]

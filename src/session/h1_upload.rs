@@ -1,14 +1,14 @@
 //! A request body in hyper's hands.
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use futures_util::task::AtomicWaker;
 use http_body::{Body, Frame, SizeHint};
 
+use super::h1::H1Control;
 use super::outgoing::Outgoing;
 use super::upload::wrong_length;
 use crate::error::{Error, Kind};
@@ -18,7 +18,7 @@ const TURN: usize = 128;
 
 type Step = Poll<Option<Result<Frame<Bytes>, Error>>>;
 
-/// The body that hyper polls. hyper drops it when the request half is over.
+/// The body that hyper polls. hyper drops it when it has all of it.
 pub(super) struct Upload {
     body: Option<Outgoing>,
     /// Bytes still to come, where `content-length` says. hyper sends no more than these, whatever comes.
@@ -27,17 +27,27 @@ pub(super) struct Upload {
 }
 
 /// What the request's other parts see of the upload.
-#[derive(Default)]
 pub(super) struct Progress {
+    control: Arc<H1Control>,
     over: AtomicBool,
-    waker: AtomicWaker,
+    /// How often hyper had written all that it had by then.
+    over_at: AtomicU64,
     failed: OnceLock<Error>,
 }
 
 impl Upload {
     /// `length` is what `content-length` says.
-    pub(super) fn new(body: Option<Outgoing>, length: Option<u64>) -> (Self, Arc<Progress>) {
-        let progress = Arc::<Progress>::default();
+    pub(super) fn new(
+        body: Option<Outgoing>,
+        length: Option<u64>,
+        control: Arc<H1Control>,
+    ) -> (Self, Arc<Progress>) {
+        let progress = Arc::new(Progress {
+            control,
+            over: AtomicBool::new(false),
+            over_at: AtomicU64::new(0),
+            failed: OnceLock::new(),
+        });
         (
             Self {
                 body,
@@ -48,18 +58,28 @@ impl Upload {
         )
     }
 
-    /// Not more than was promised.
-    fn keep_promise(&mut self, size: usize, step: Step) -> Step {
-        let Some(left) = &mut self.left else {
+    /// Not more than was promised. hyper asks for nothing beyond it: what the body has at once is looked at here.
+    fn keep_promise(&mut self, size: usize, step: Step, cx: &mut Context<'_>) -> Step {
+        let (Some(left), Some(body)) = (&mut self.left, &mut self.body) else {
             return step;
         };
-        match left.checked_sub(size as u64) {
-            Some(rest) => {
-                *left = rest;
-                step
+        let Some(rest) = left.checked_sub(size as u64) else {
+            return Poll::Ready(Some(Err(wrong_length("longer"))));
+        };
+        *left = rest;
+        if rest == 0 && size > 0 {
+            for _ in 0..TURN {
+                match body.poll_frame(cx) {
+                    Poll::Ready(Some(Ok(frame))) if frame.data_ref().is_some_and(Bytes::is_empty) => {}
+                    Poll::Ready(Some(Ok(frame))) if frame.is_data() => {
+                        return Poll::Ready(Some(Err(wrong_length("longer"))));
+                    }
+                    Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error))),
+                    _ => break,
+                }
             }
-            None => Poll::Ready(Some(Err(wrong_length("longer")))),
         }
+        step
     }
 
     /// The body again, of a request that was not sent.
@@ -75,14 +95,20 @@ impl Progress {
         self.over.load(Ordering::Acquire)
     }
 
-    /// Ready once the request half is over.
-    pub(super) fn poll_over(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.waker.register(cx.waker());
-        if self.is_over() {
+    /// Ready once all of the request was written: hyper keeps much of it in a buffer.
+    pub(super) fn poll_written(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.control.writing.register(cx.waker());
+        if self.is_over() && self.control.flushes() > self.over_at.load(Ordering::Acquire) {
             Poll::Ready(())
         } else {
             Poll::Pending
         }
+    }
+
+    /// The caller's body failed, and the connection ends with it.
+    fn fail(&self, error: Error) {
+        let _ = self.failed.set(error);
+        self.control.set_given_up();
     }
 
     /// The error of the caller's body.
@@ -111,9 +137,9 @@ impl Body for Upload {
             if size == Some(0) {
                 continue;
             }
-            let step = this.keep_promise(size.unwrap_or(0), step);
+            let step = this.keep_promise(size.unwrap_or(0), step, cx);
             if let Poll::Ready(Some(Err(error))) = &step {
-                let _ = this.progress.failed.set(error.clone());
+                this.progress.fail(error.clone());
             }
             return step;
         }
@@ -138,9 +164,10 @@ impl Drop for Upload {
         // In the session's task: the caller is to hear of it, too.
         if std::thread::panicking() {
             let failed = Error::new(Kind::Body, "the request body panicked");
-            let _ = self.progress.failed.set(failed);
+            self.progress.fail(failed);
         }
+        let flushes = self.progress.control.flushes();
+        self.progress.over_at.store(flushes, Ordering::Release);
         self.progress.over.store(true, Ordering::Release);
-        self.progress.waker.wake();
     }
 }

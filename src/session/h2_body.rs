@@ -32,6 +32,10 @@ pub(super) enum Step {
     End,
     /// The server reset the stream with NO_ERROR.
     Stopped(Error),
+    /// The server reset the stream.
+    Reset(Error),
+    /// h2 reset the stream, since the response broke the protocol.
+    Broken(Error),
     Failed(Error),
 }
 
@@ -90,13 +94,13 @@ impl Live {
         if let Some(cut) = tail.cut() {
             return Step::Failed(cut.clone().in_body());
         }
-        let stopped = error.is_reset() && error.is_remote() && error.reason() == Some(Reason::NO_ERROR);
-        let error = classify::in_body(tail.control(), tail.violation(), error);
-        if stopped {
-            Step::Stopped(error)
-        } else {
-            Step::Failed(error)
-        }
+        let step = match (error.is_reset(), error.is_remote(), error.reason()) {
+            (true, true, Some(Reason::NO_ERROR)) => Step::Stopped,
+            (true, true, _) => Step::Reset,
+            (true, false, Some(Reason::PROTOCOL_ERROR)) => Step::Broken,
+            _ => Step::Failed,
+        };
+        step(classify::in_body(tail.control(), tail.violation(), error))
     }
 
     /// The response half is over.
@@ -111,10 +115,32 @@ pub(super) struct H2Body {
     source: Source,
     /// The request, while it outlives the response: it goes on until it is done or this body is dropped.
     upload: Option<Uploading>,
-    /// Bytes still to come, where the server told.
+    /// Bytes still to come, where that is known.
     left: Option<u64>,
+    /// There is no body to such a response, whatever `content-length` tells (RFC 9110 §8.6).
+    bodyless: bool,
     /// Some of it came.
     began: bool,
+}
+
+/// How long a response's body is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Length {
+    /// The response has none.
+    None,
+    /// What `content-length` told.
+    Told(u64),
+    Unknown,
+}
+
+impl Length {
+    fn known(self) -> Option<u64> {
+        match self {
+            Self::None => Some(0),
+            Self::Told(length) => Some(length),
+            Self::Unknown => None,
+        }
+    }
 }
 
 enum Source {
@@ -124,8 +150,7 @@ enum Source {
 }
 
 impl H2Body {
-    /// `length` is what `content-length` said.
-    pub(super) fn new(incoming: RecvStream, upstream: Upstream, length: Option<u64>) -> Self {
+    pub(super) fn new(incoming: RecvStream, upstream: Upstream, length: Length) -> Self {
         let over = incoming.is_end_stream();
         let live = Live {
             incoming,
@@ -140,7 +165,8 @@ impl H2Body {
         Self {
             source,
             upload,
-            left: length,
+            left: length.known(),
+            bodyless: length == Length::None,
             began: false,
         }
     }
@@ -161,8 +187,13 @@ impl H2Body {
                 self.end();
                 None
             }
-            // All that `content-length` told has come: the response is complete, however the stream ends (P31).
-            Step::Failed(error) | Step::Stopped(error) if self.left == Some(0) && error.is_reset() => {
+            // All that was to come has come: the response is complete, however the server ends the stream (P31).
+            Step::Reset(_) | Step::Stopped(_) if self.left == Some(0) => {
+                self.end();
+                None
+            }
+            // h2 misses what `content-length` tells of the body that a 304 does not have, where its end comes by itself.
+            Step::Broken(_) if self.bodyless && !self.began => {
                 self.end();
                 None
             }
@@ -172,7 +203,9 @@ impl H2Body {
                 self.end();
                 None
             }
-            Step::Failed(error) | Step::Stopped(error) => Some(Err(self.fail(error))),
+            Step::Failed(error) | Step::Stopped(error) | Step::Reset(error) | Step::Broken(error) => {
+                Some(Err(self.fail(error)))
+            }
         })
     }
 

@@ -2,10 +2,10 @@
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
-use http::uri::Authority;
+use http::uri::{Authority, PathAndQuery};
 use http::{Method, Request, Uri, Version};
 
-use crate::error::Error;
+use crate::error::{BoxError, Error};
 
 /// Headers about one hop, which HTTP/2 forbids.
 const HOP_BY_HOP: [HeaderName; 5] = [
@@ -156,9 +156,7 @@ pub(crate) fn is_extended_connect(request: &Request<()>) -> bool {
 pub(super) fn without_user(authority: &Authority) -> Result<Authority, Error> {
     match authority.as_str().rsplit_once('@') {
         None => Ok(authority.clone()),
-        Some((_, host)) => host
-            .parse()
-            .map_err(|error| Error::config("the request URI is not usable").with_source(error)),
+        Some((_, host)) => host.parse().map_err(unusable),
     }
 }
 
@@ -166,7 +164,8 @@ pub(super) fn without_user(authority: &Authority) -> Result<Authority, Error> {
 fn target(parts: &Parts, host: Option<HeaderValue>) -> Result<Uri, Error> {
     let plain_connect = parts.method == Method::CONNECT && parts.extensions.get::<Protocol>().is_none();
     let has_user = parts.uri.authority().is_some_and(|it| it.as_str().contains('@'));
-    if host.is_none() && !plain_connect && !has_user && parts.uri.path_and_query().is_some() {
+    let path = parts.uri.path_and_query();
+    if host.is_none() && !plain_connect && !has_user && path.is_some_and(|path| !has_no_path(path)) {
         return Ok(parts.uri.clone());
     }
     let mut uri = parts.uri.clone().into_parts();
@@ -180,9 +179,31 @@ fn target(parts: &Parts, host: Option<HeaderValue>) -> Result<Uri, Error> {
     if plain_connect {
         (uri.scheme, uri.path_and_query) = (None, None);
     } else if uri.path_and_query.is_none() {
-        uri.path_and_query = Some(http::uri::PathAndQuery::from_static("/"));
+        uri.path_and_query = Some(PathAndQuery::from_static("/"));
+    } else if let Some(query) = uri.path_and_query.as_ref().filter(|path| has_no_path(path)) {
+        uri.path_and_query = Some(query.to_string().parse().map_err(unusable)?);
     }
-    Uri::from_parts(uri).map_err(|error| Error::config("the request URI is not usable").with_source(error))
+    Uri::from_parts(uri).map_err(unusable)
+}
+
+pub(crate) fn unusable(error: impl Into<BoxError>) -> Error {
+    Error::config("the request URI is not usable").with_source(error)
+}
+
+/// A query alone, as in `https://a?b`.
+fn has_no_path(path: &PathAndQuery) -> bool {
+    path.as_str().starts_with('?')
+}
+
+/// The trailers of a request: what HTTP/2 forbids in headers, it forbids in these.
+pub(super) fn trailers_for_h2(trailers: &mut HeaderMap) {
+    let special = Special::among(trailers);
+    if special.one_hop {
+        strip(trailers);
+    }
+    if special.secret {
+        hide(trailers);
+    }
 }
 
 fn strip(headers: &mut HeaderMap) {
@@ -264,6 +285,10 @@ mod tests {
         let sent = head(Request::get("https://a/x?y").header("host", "b:8443"), None);
         assert_eq!(sent.uri(), "https://b:8443/x?y");
         assert!(!sent.headers().contains_key("host"));
+        for uri in ["https://a?y", "https://u@a?y"] {
+            let sent = head(Request::get(uri), None);
+            assert_eq!(sent.uri().path_and_query().unwrap().as_str(), "/?y");
+        }
         let sent = head(Request::connect("https://a:443"), None);
         assert_eq!(sent.uri(), "a:443");
         let extended = Request::connect("https://a/chat").extension(Protocol::from_static("websocket"));

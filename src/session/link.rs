@@ -20,6 +20,8 @@ pub(crate) trait Observer: Send + Sync + 'static {
     fn settings(self: Arc<Self>, id: SessionId, limit: u32);
     /// The first response on this session.
     fn answered(self: Arc<Self>, id: SessionId);
+    /// A caller gave up a request that the connection cannot outlive: how it ends says nothing about the server.
+    fn given_up(self: Arc<Self>, id: SessionId);
     /// The server refused a stream that was opened under its SETTINGS.
     fn refused(self: Arc<Self>, id: SessionId);
     /// The server wants HTTP/1.1.

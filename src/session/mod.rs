@@ -53,7 +53,7 @@ pub(crate) use h1_exchange::Sending as H1Sending;
 pub(crate) use h2::{Control as H2Control, H2, killed};
 pub(crate) use h2_driver::{Driver as H2Driver, Tuning, drive as drive_h2, handshake as handshake_h2};
 pub use head::Protocol;
-pub(crate) use head::needs_settings;
+pub(crate) use head::{needs_settings, unusable};
 pub(crate) use keep_alive::KeepAlive;
 pub use link::ConnectionInfo;
 pub(crate) use outgoing::Outgoing;

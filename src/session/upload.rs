@@ -15,6 +15,7 @@ use h2::{Reason, SendStream};
 use http::HeaderMap;
 use tokio::time::Sleep;
 
+use super::head::trailers_for_h2;
 use super::outgoing::Outgoing;
 use crate::error::{Error, Kind};
 
@@ -140,8 +141,9 @@ impl Upload {
         self.stream.send_data(data, end).map_err(|_| Cut::Theirs)
     }
 
-    fn send_trailers(&mut self, trailers: HeaderMap) -> Result<(), Cut> {
+    fn send_trailers(&mut self, mut trailers: HeaderMap) -> Result<(), Cut> {
         self.check_end()?;
+        trailers_for_h2(&mut trailers);
         self.stream.reserve_capacity(0);
         self.stream.send_trailers(trailers).map_err(|_| Cut::Theirs)
     }

@@ -225,6 +225,14 @@ impl<C: Clone> OriginState<C> {
         self.handle_closed(id, cause, now)
     }
 
+    /// A caller gave up a request that the connection cannot outlive (HTTP/1.1): that it ends says nothing about the
+    /// server.
+    pub fn handle_given_up(&mut self, id: SessionId) {
+        if let Some(slot) = self.session_slot(id) {
+            self.sessions[slot].judged = true;
+        }
+    }
+
     /// The session takes no more work.
     pub(super) fn drain(&mut self, slot: usize, reason: Reason, now: Instant) {
         let drain_by = after(now, self.limits.drain_timeout);

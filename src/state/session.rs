@@ -124,7 +124,7 @@ pub(super) struct Session {
     pub(super) ready: bool,
     /// A response has come.
     pub(super) served: bool,
-    /// It counted as a failed dial already.
+    /// It counted as a failed dial already, or how it ends says nothing about the server.
     pub(super) judged: bool,
     /// A replacement is being opened; it still takes work.
     pub(super) retiring: Option<Reason>,

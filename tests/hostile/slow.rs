@@ -34,6 +34,25 @@ async fn no_head_ends_at_the_header_timeout_and_only_that_stream() {
     arena.end().await;
 }
 
+/// P44: it begins at the end of the request, which may wait for the server to read.
+#[tokio::test(start_paused = true)]
+async fn the_header_timeout_begins_when_the_request_is_written() {
+    let mut arena = Arena::with(|builder| builder.header_timeout(10 * SECOND));
+    let body = full(vec![7; 300_000]);
+    let fetch = arena.post("/up", body);
+    let mut peer = arena.greeted(&[(setting::INITIAL_WINDOW_SIZE, 1 << 20)]).await;
+    peer.send_window_update(0, 1 << 20).await;
+    tokio::time::sleep(60 * SECOND).await;
+    assert!(!fetch.is_finished());
+    assert_eq!(peer.next_request().await.body.len(), 300_000);
+    let before = arena.elapsed();
+    let error = ends(fetch).await.unwrap_err();
+    assert!(error.is_timeout(), "{}", chain(&error));
+    let took = arena.elapsed() - before;
+    assert!((10 * SECOND..12 * SECOND).contains(&took), "{took:?}");
+    arena.end().await;
+}
+
 /// P44: interim responses do not stretch it.
 #[tokio::test(start_paused = true)]
 async fn interim_responses_do_not_stretch_the_header_timeout() {

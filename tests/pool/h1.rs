@@ -53,6 +53,22 @@ async fn one_request_after_the_other_needs_one_connection() {
     assert_eq!(server.counts().accepted, 1);
 }
 
+#[tokio::test(start_paused = true)]
+async fn requests_that_were_given_up_make_no_origin_a_dead_one() {
+    // P3, P9, P24: each ends its connection, and that is not the server's doing.
+    let (pool, server, offers) = offers(H2Pool::builder());
+    for round in 1..=8 {
+        let request = fetch(&pool, get(uri("https://a/gate")));
+        server.gate("").until_waiting(1).await;
+        request.abort();
+        settle().await;
+        assert_eq!(offers.lock().len(), round, "dialed for at once");
+    }
+    let before = now();
+    join(fetch(&pool, get(uri("https://a/")))).await.unwrap();
+    assert_eq!((before.elapsed(), pool.stats().dials_failed), (Duration::ZERO, 0));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_are_bounded_and_shared() {
     // P11, P24

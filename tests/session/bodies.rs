@@ -7,6 +7,7 @@ use http_body::Body as _;
 use http_body_util::BodyExt;
 
 use crate::bench::{Bench, broken, data, now, response, settle, text};
+use crate::support::client::upload;
 use crate::support::peer::{Frame, Peer, code};
 use crate::support::within;
 
@@ -214,4 +215,50 @@ async fn a_body_that_ends_with_no_error() {
         first = bench.get("/");
     }
     assert_eq!(bench.pool.stats().sessions_opened, 1);
+}
+
+// P31, P45: more than was promised is a broken response, and looks like one.
+#[tokio::test(start_paused = true)]
+async fn more_than_its_length() {
+    let mut bench = Bench::new(|builder| builder);
+    let first = bench.get("/");
+    let mut peer = bench.peer(&[]).await;
+    let stream = peer.next_headers().await.stream;
+    peer.send_fields(stream, &[(":status", "200"), ("content-length", "5")], false)
+        .await;
+    peer.send_data(stream, b"hello", false).await;
+    peer.send_data(stream, b"!", true).await;
+    let mut body = response(first).await.into_body();
+    assert_eq!(data(&mut body).await, "hello");
+    assert!(broken(&mut body).await.is_body());
+
+    let (_sender, body) = upload(1);
+    let tunnel = bench.send(http::Request::connect("https://server:443").body(body).unwrap());
+    let stream = peer.next_headers().await.stream;
+    peer.send_fields(stream, &[(":status", "200"), ("content-length", "0")], false)
+        .await;
+    peer.send_data(stream, b"bytes of the tunnel", false).await;
+    let mut body = response(tunnel).await.into_body();
+    assert!(broken(&mut body).await.is_body(), "h2 takes no more of it");
+}
+
+// P31: a 304 has no body, however its stream ends and whatever its length would have been.
+#[tokio::test(start_paused = true)]
+async fn a_304_has_no_body() {
+    let mut bench = Bench::new(|builder| builder);
+    let mut request = bench.get("/");
+    let mut peer = bench.peer(&[]).await;
+    for end in 0..3 {
+        let stream = peer.next_headers().await.stream;
+        let head = [(":status", "304"), ("content-length", "500")];
+        peer.send_fields(stream, &head, end == 0).await;
+        let body = response(request).await.into_body();
+        match end {
+            0 => assert!(body.is_end_stream()),
+            1 => peer.send_data(stream, b"", true).await,
+            _ => peer.send_rst(stream, code::INTERNAL_ERROR).await,
+        }
+        assert_eq!(text(body).await, "");
+        request = bench.get("/");
+    }
 }

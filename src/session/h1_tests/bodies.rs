@@ -180,7 +180,25 @@ async fn the_wait_for_headers_is_bounded_once_the_upload_has_ended() {
     assert!(error.is_timeout(), "{error:?}");
     assert_eq!((crate::clock::now() - ended).as_secs(), 5);
     server.closed().await;
-    fake.events.until("cr").await;
+    fake.events.until("gcr").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_wait_for_headers_begins_once_the_request_is_written() {
+    // P44: hyper has all of it at once, and writes it as slowly as the server reads.
+    let (mut fake, mut server) = Fake::new(1024).await;
+    fake.patience.header = Some(Duration::from_secs(5));
+    let body = Outgoing::new(Full::new(Bytes::from(vec![b'x'; 20 * 1024])), 0);
+    let attempt = fake.start(Request::post("http://a/"), body);
+    server.head().await;
+    for _ in 0..19 {
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        server.read_until(&"x".repeat(1024)).await;
+    }
+    // The pipe has the rest.
+    let written = crate::clock::now();
+    assert!(failure(attempt).await.is_timeout());
+    assert_eq!((crate::clock::now() - written).as_secs(), 5);
 }
 
 #[tokio::test(start_paused = true)]
@@ -217,7 +235,7 @@ async fn the_callers_body_fails_the_request_with_its_own_error() {
         "the disk is gone"
     );
     server.closed().await;
-    fake.events.until("cr").await;
+    fake.events.until("gcr").await;
 
     // After the response's headers, it is the response's body that fails.
     let (fake, mut server) = Fake::new(4096).await;
@@ -233,17 +251,22 @@ async fn the_callers_body_fails_the_request_with_its_own_error() {
 
 #[tokio::test(start_paused = true)]
 async fn a_body_longer_than_it_promised_is_not_cut_to_fit() {
-    // P31: hyper would send the first four bytes as if they were all.
-    let (fake, mut server) = Fake::new(4096).await;
-    let (frames, body) = piecewise();
-    let attempt = fake.start(Request::post("http://a/").header("content-length", "4"), body);
-    frames.send(data("longer")).unwrap();
-    let error = failure(attempt).await;
-    assert!(
-        error.is_body() && error.to_string().contains("longer than its `content-length`"),
-        "{error:?}"
-    );
-    server.closed().await;
+    // P31: hyper would send the first four bytes as if they were all, and ask for no more.
+    for parts in [&["longer"][..], &["four", "more"], &["four", "", "", "more"]] {
+        let (fake, mut server) = Fake::new(4096).await;
+        let (frames, body) = piecewise();
+        for part in parts {
+            frames.send(data(part)).unwrap();
+        }
+        let attempt = fake.start(Request::post("http://a/").header("content-length", "4"), body);
+        let error = failure(attempt).await;
+        assert!(
+            error.is_body() && error.to_string().contains("longer than its `content-length`"),
+            "{error:?}"
+        );
+        server.closed().await;
+        fake.events.until("gcr").await;
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -260,7 +283,7 @@ async fn a_body_that_panics_fails_its_request() {
         "{error:?}"
     );
     server.closed().await;
-    fake.events.until("cr").await;
+    fake.events.until("gcr").await;
     let cause = fake.events.cause().to_string();
     assert!(cause.contains("panicked"), "{cause}");
 }

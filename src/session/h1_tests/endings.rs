@@ -149,7 +149,7 @@ async fn a_request_cancelled_before_its_response_closes_the_connection() {
     server.head().await;
     attempt.abort();
     server.closed().await;
-    fake.events.until("cr").await;
+    fake.events.until("gcr").await;
     assert!(frames.is_closed());
 }
 

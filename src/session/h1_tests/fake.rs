@@ -35,6 +35,7 @@ pub(super) const ID: SessionId = SessionId {
 #[derive(Clone, Debug)]
 pub(super) enum Event {
     Answered,
+    GivenUp,
     Released,
     Closed(Error),
 }
@@ -54,6 +55,7 @@ impl Recorder {
     pub(super) fn seen(&self) -> String {
         let letter = |event: &Event| match event {
             Event::Answered => 'a',
+            Event::GivenUp => 'g',
             Event::Released => 'r',
             Event::Closed(_) => 'c',
         };
@@ -85,6 +87,10 @@ impl Recorder {
 impl Observer for Recorder {
     fn answered(self: Arc<Self>, id: SessionId) {
         self.push(id, Event::Answered);
+    }
+
+    fn given_up(self: Arc<Self>, id: SessionId) {
+        self.push(id, Event::GivenUp);
     }
 
     fn closed(self: Arc<Self>, id: SessionId, cause: Error) {

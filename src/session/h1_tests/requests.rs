@@ -140,6 +140,15 @@ async fn interim_responses_are_skipped_and_bounded() {
     assert!(error.to_string().contains("interim"), "{error}");
     fake.events.until("arcr").await;
 
+    // The final one comes with them.
+    let (fake, mut server) = Fake::new(64 * 1024).await;
+    let attempt = fake.get("http://a/");
+    server
+        .answer(&(interim.repeat(33) + "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"))
+        .await;
+    let error = failure(attempt).await;
+    assert!(error.to_string().contains("interim"), "{error}");
+
     let (fake, mut server) = Fake::new(256 * 1024).await;
     let attempt = fake.get("http://a/");
     server

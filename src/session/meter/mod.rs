@@ -60,6 +60,7 @@ mod traffic;
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -338,6 +339,11 @@ impl Meter {
             stream: id,
             max: self.bounds.header_block_bytes,
         })
+    }
+
+    /// Ready once the request on stream `id`, which has a body, was written to its end: h2 keeps some of it.
+    pub(crate) fn poll_written(&self, id: u32, cx: &mut Context<'_>) -> Poll<()> {
+        self.streams.lock().poll_written(id, cx)
     }
 
     /// Whether the peer has ended its side of stream `id`, and no crowd of small frames waits there.

@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
+use std::task::{Context, Poll, Waker};
 
 use super::bounds::{Bounds, LATE_SLACK, LATE_WINDOWS, SMALL_FRAME, Violation, overhead};
 
@@ -18,6 +19,8 @@ pub(super) struct Streams {
     highest: u32,
     /// Forgotten before their HEADERS were written: h2 writes them nevertheless, and nobody will forget them again.
     early: Vec<u32>,
+    /// Whoever waits for the end of a request whose HEADERS are not written yet.
+    unopened: Vec<(u32, Waker)>,
     /// DATA received and not yet released, over all streams in the table.
     unread: u64,
     /// What the unread frames among it cost beyond their payload.
@@ -43,6 +46,10 @@ pub(super) struct Stream {
     interim_bytes: u64,
     /// Length of the current or last header block; `None` before the first.
     block: Option<u64>,
+    /// The request's body, or its trailers, were written to their end.
+    written: bool,
+    /// Whoever waits for that.
+    writing: Option<Waker>,
     pub(super) ended: bool,
     /// Fields of its trailers.
     pub(super) trailers: Option<u64>,
@@ -72,7 +79,11 @@ impl Streams {
         let forgotten = self.early.contains(&id);
         self.early.retain(|early| *early > id);
         if !forgotten {
-            self.map.insert(id, Stream::new(frames));
+            let mut stream = Stream::new(frames);
+            if let Some(place) = self.unopened.iter().position(|(waits, _)| *waits == id) {
+                stream.writing = Some(self.unopened.swap_remove(place).1);
+            }
+            self.map.insert(id, stream);
         }
         true
     }
@@ -86,6 +97,27 @@ impl Streams {
     /// before they are written.
     pub(super) fn is_unasked(&self, id: u32) -> bool {
         id % 2 == 1 && !self.is_written(id)
+    }
+
+    /// The last of the request on stream `id` was written, beyond its HEADERS. Answers whom to wake.
+    pub(super) fn written(&mut self, id: u32) -> Option<Waker> {
+        let stream = self.map.get_mut(&id)?;
+        stream.written = true;
+        stream.writing.take()
+    }
+
+    /// Ready once that has happened, or nobody holds the stream any more.
+    pub(super) fn poll_written(&mut self, id: u32, cx: &mut Context<'_>) -> Poll<()> {
+        let opened = self.is_written(id);
+        match self.map.get_mut(&id) {
+            Some(stream) if !stream.written => stream.writing = Some(cx.waker().clone()),
+            None if !opened => {
+                self.unopened.retain(|(waits, _)| *waits != id);
+                self.unopened.push((id, cx.waker().clone()));
+            }
+            _ => return Poll::Ready(()),
+        }
+        Poll::Pending
     }
 
     pub(super) fn get(&self, id: u32) -> Option<&Stream> {
@@ -173,6 +205,7 @@ impl Streams {
             if self.early.contains(&id) {
                 return None;
             }
+            self.unopened.retain(|(waits, _)| *waits != id);
             self.early.push(id);
             self.given_up(0, bounds);
             return Some(Forgotten {
@@ -231,6 +264,8 @@ impl Stream {
             interim: 0,
             interim_bytes: 0,
             block: None,
+            written: false,
+            writing: None,
             ended: false,
             trailers: None,
             violation: None,

@@ -1,6 +1,7 @@
 //! The accounting: what each frame means to the [`Meter`]. Pure: bytes and time in, counters out.
 
 use std::sync::atomic::Ordering;
+use std::task::Waker;
 use std::time::Instant;
 
 use parking_lot::MutexGuard;
@@ -222,29 +223,45 @@ impl ToPeer {
     /// The transport accepted these bytes.
     #[inline]
     pub(super) fn feed(&mut self, meter: &Meter, mut bytes: &[u8]) {
-        // Taken for the first HEADERS, and kept for those that follow it.
+        // Taken for the first frame that needs it, and kept for those that follow it.
         let mut streams = None;
+        let mut written = Vec::new();
         while let Some(frame) = self.frames.next(&mut bytes) {
-            Self::frame(meter, frame, &mut streams);
+            written.extend(Self::frame(meter, frame, &mut streams));
         }
+        drop(streams);
+        written.into_iter().for_each(Waker::wake);
     }
 
-    fn frame<'a>(meter: &'a Meter, frame: Frame, streams: &mut Option<MutexGuard<'a, Streams>>) {
+    /// Whom to wake: its request was written to its end.
+    fn frame<'a>(
+        meter: &'a Meter,
+        frame: Frame,
+        streams: &mut Option<MutexGuard<'a, Streams>>,
+    ) -> Option<Waker> {
         let sent = &meter.outgoing;
         match frame.kind {
             kind::DATA => {
                 sent.data_bytes.add(u64::from(frame.length));
                 sent.data_frames.add(1);
+                if frame.is_end_stream() {
+                    let streams = streams.get_or_insert_with(|| meter.streams.lock());
+                    return streams.written(frame.stream);
+                }
             }
             kind::HEADERS => {
                 let streams = streams.get_or_insert_with(|| meter.streams.lock());
-                let new = streams.opened(frame.stream, meter.incoming.frames.get());
-                sent.opened.add(u64::from(new));
+                if streams.opened(frame.stream, meter.incoming.frames.get()) {
+                    sent.opened.add(1);
+                } else {
+                    return streams.written(frame.stream);
+                }
             }
             kind::RST_STREAM if !matches!(frame.reset_code(), NO_ERROR | CANCEL) => sent.error_resets.add(1),
             kind::SETTINGS if frame.is_ack() => sent.settings_acks.add(1),
             _ => {}
         }
+        None
     }
 }
 

@@ -1,6 +1,6 @@
 //! How sessions end that nobody wants any more, or that failed.
 
-use super::super::{Acquired, Claim, Failure, Reason};
+use super::super::{Acquired, Claim, DialEnd, Failure, Protocol, Reason};
 use super::bench::{Bench, caller, secs};
 
 #[test]
@@ -60,4 +60,30 @@ fn those_who_wait_are_turned_away_when_http1_is_spoken_elsewhere() {
     assert!(bench.dials.is_empty());
     bench.release(busy);
     assert_eq!(bench.closed, [(busy, Reason::Protocol)]);
+}
+
+#[test]
+fn a_session_that_ends_with_a_request_that_was_given_up_is_no_failed_dial() {
+    // P3, P9, P12: over HTTP/1.1 the connection ends with it. Those who wait are served at once, not after a back-off.
+    let mut bench = Bench::new(|limits| limits.max_h1_connections = 1);
+    for _ in 0..3 {
+        let waiter = bench.queue();
+        let dial = bench.dial();
+        let session = bench
+            .run(|state, now| state.handle_dialed(dial, Protocol::H1, now))
+            .unwrap();
+        assert_eq!(bench.granted(waiter), session);
+        let next = bench.queue();
+        bench.run(|state, now| {
+            state.handle_given_up(session);
+            state.handle_closed(session, "closed", now)
+        });
+        bench.run(|state, _| state.handle_given_up(session));
+        assert_eq!(bench.claim(next), Claim::Pending);
+        assert_eq!(bench.dials.len(), 1, "dialed for at once");
+        bench.cancel(next);
+        let dial = bench.dial();
+        bench.run(|state, now| state.handle_dial_ended(dial, DialEnd::Aborted, now));
+    }
+    assert_eq!(bench.wasted, 0);
 }
