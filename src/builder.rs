@@ -262,7 +262,8 @@ impl<O> Builder<O> {
         self
     }
 
-    /// Whether `http://` origins speak HTTP/2 by prior knowledge. Default false.
+    /// Whether `http://` origins speak HTTP/2 by prior knowledge; a [`connector`](Self::connector) decides by itself
+    /// ([`Connect::http2_in_plain_text`]). Default false.
     pub fn http2_prior_knowledge(mut self, http2_prior_knowledge: bool) -> Self {
         self.config.http2_prior_knowledge = http2_prior_knowledge;
         self

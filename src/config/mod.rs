@@ -177,7 +177,8 @@ pub struct PoolConfig {
     ///
     /// Default 1024, allowed 1..=1048576.
     pub h1_only_capacity: usize,
-    /// Whether `http://` origins speak HTTP/2 by prior knowledge (RFC 9113 §3.3) instead of HTTP/1.1.
+    /// Whether `http://` origins speak HTTP/2 by prior knowledge (RFC 9113 §3.3) instead of HTTP/1.1. Where the pool was
+    /// given a `connector`, that decides what is spoken; this only keeps such requests from a `fallback`.
     ///
     /// Default false.
     pub http2_prior_knowledge: bool,

@@ -175,7 +175,8 @@ impl PoolConfig {
         self
     }
 
-    /// Whether `http://` origins speak HTTP/2 by prior knowledge. Default false.
+    /// Whether `http://` origins speak HTTP/2 by prior knowledge; a [`connector`](crate::Builder::connector) decides by
+    /// itself. Default false.
     #[must_use]
     pub fn http2_prior_knowledge(mut self, http2_prior_knowledge: bool) -> Self {
         self.http2_prior_knowledge = http2_prior_knowledge;

@@ -13,6 +13,9 @@ pub(crate) type Connecting = Pin<Box<dyn Future<Output = Result<Connection, Erro
 pub(crate) trait ErasedConnect<O>: Send + Sync + 'static {
     /// Opens one connection. This is the user's code: it may panic, here and when the future is polled.
     fn connect(&self, key: &O, offer: Offer) -> Connecting;
+
+    /// See [`Connect`]'s.
+    fn http2_in_plain_text(&self) -> bool;
 }
 
 struct Erased<C>(C);
@@ -20,6 +23,10 @@ struct Erased<C>(C);
 impl<O, C: Connect<O>> ErasedConnect<O> for Erased<C> {
     fn connect(&self, key: &O, offer: Offer) -> Connecting {
         Box::pin(self.0.connect(key, offer))
+    }
+
+    fn http2_in_plain_text(&self) -> bool {
+        self.0.http2_in_plain_text()
     }
 }
 

@@ -98,6 +98,10 @@ where
             }
         }
     }
+
+    fn http2_in_plain_text(&self) -> bool {
+        self.prior_knowledge
+    }
 }
 
 impl<S, H> fmt::Debug for HyperConnector<S, H> {

@@ -88,6 +88,15 @@ pub trait Connect<O>: Send + Sync + 'static {
         key: &O,
         offer: Offer,
     ) -> impl Future<Output = Result<Connection, Error>> + Send + 'static;
+
+    /// Whether `http://` origins may speak HTTP/2 (by prior knowledge, RFC 9113 §3.3). Default: false.
+    ///
+    /// Asked only where the pool has a [`fallback`](crate::Builder::fallback): where this is false, and
+    /// [`http2_prior_knowledge`](crate::Builder::http2_prior_knowledge) too, it takes the requests of `http://` origins
+    /// straight away, and nothing is dialed.
+    fn http2_in_plain_text(&self) -> bool {
+        false
+    }
 }
 
 impl<O, C: Connect<O>> Connect<O> for Arc<C> {
@@ -97,6 +106,10 @@ impl<O, C: Connect<O>> Connect<O> for Arc<C> {
         offer: Offer,
     ) -> impl Future<Output = Result<Connection, Error>> + Send + 'static {
         self.as_ref().connect(key, offer)
+    }
+
+    fn http2_in_plain_text(&self) -> bool {
+        self.as_ref().http2_in_plain_text()
     }
 }
 

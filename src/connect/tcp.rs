@@ -228,6 +228,10 @@ impl<O: Key> Connect<O> for TcpConnector {
             Ok(connection)
         }
     }
+
+    fn http2_in_plain_text(&self) -> bool {
+        self.prior_knowledge
+    }
 }
 
 impl Default for TcpConnector {

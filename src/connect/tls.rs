@@ -154,6 +154,10 @@ impl<O: Key, C: Connect<O>> Connect<O> for TlsConnector<O, C> {
                 .map_err(|error| error.with_origin(&origin))
         }
     }
+
+    fn http2_in_plain_text(&self) -> bool {
+        self.transport.http2_in_plain_text()
+    }
 }
 
 impl<O, C: Clone> Clone for TlsConnector<O, C> {

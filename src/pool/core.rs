@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore};
 
-use super::dial::h1_only;
 use super::entry::Entry;
 use super::fallback::Fallback;
 use super::registry::Registry;
@@ -207,7 +206,7 @@ impl<O: Key> Core<O> {
             if self.speaks_h1() {
                 run(&entry, |inner| inner.state.set_h1_only(until, now));
             } else {
-                let cause = entry.name(h1_only());
+                let cause = entry.name(self.only_h1());
                 run(&entry, |inner| inner.state.turn_away(cause, now));
             }
         }
@@ -216,6 +215,17 @@ impl<O: Key> Core<O> {
     /// Whether HTTP/1.1 is the pool's own business: not where a fallback takes it, nor without the feature (P27).
     pub(super) fn speaks_h1(&self) -> bool {
         cfg!(feature = "http1") && self.fallback.is_none()
+    }
+
+    /// The error of an origin that speaks only HTTP/1.1, where that cannot be spoken. (A request goes to the fallback then,
+    /// if there is one.)
+    pub(super) fn only_h1(&self) -> Error {
+        let message = if self.fallback.is_some() {
+            "the origin speaks only HTTP/1.1, which the `fallback` serves: it takes requests, and gives no leases"
+        } else {
+            "the origin speaks only HTTP/1.1: enable the feature `http1`, or give the builder a `fallback` service"
+        };
+        Error::new(Kind::H1Only, message)
     }
 
     /// Forgets it.

@@ -231,15 +231,7 @@ fn h1_elsewhere<O: Key>(entry: &Entry<O>, connection: &Connection) -> Error {
     if connection.authenticated {
         entry.core.h1_only.lock().mark(&entry.key, clock::now());
     }
-    h1_only()
-}
-
-/// The error of an origin that speaks only HTTP/1.1, where that cannot be spoken.
-pub(super) fn h1_only() -> Error {
-    Error::new(
-        Kind::H1Only,
-        "the origin speaks only HTTP/1.1: enable the feature `http1`, or give the builder a `fallback` service",
-    )
+    entry.core.only_h1()
 }
 
 fn address(connection: &Connection, origin: &Origin) -> Arc<Address> {

@@ -55,9 +55,10 @@ impl Session {
         }
     }
 
-    fn ended(&self, reason: CloseReason) {
+    /// The reason that counts: the first.
+    fn ended(&self, reason: CloseReason) -> CloseReason {
         self.tally
-            .closed(reason, clock::now().saturating_duration_since(self.opened_at));
+            .closed(reason, clock::now().saturating_duration_since(self.opened_at))
     }
 }
 
@@ -126,7 +127,10 @@ impl<O: Key> Entry<O> {
             return false;
         }
         // Plain text speaks HTTP/1.1 unless it was asked for h2 (P28); nobody has to look.
-        let plain = !self.key.origin().is_https() && !core.config.http2_prior_knowledge;
+        let plain = core.fallback.is_some()
+            && !self.key.origin().is_https()
+            && !core.config.http2_prior_knowledge
+            && !core.connector.http2_in_plain_text();
         plain || core.h1_only.lock().get(&self.key, clock::now()).is_some()
     }
 
@@ -299,7 +303,7 @@ impl<O: Key> Observer for Entry<O> {
             (ended, session)
         });
         if let (Some(reason), Some(session)) = (ended, session) {
-            let reason = known.unwrap_or_else(|| reason.into());
+            let reason = session.ended(known.unwrap_or_else(|| reason.into()));
             tracing::debug!(
                 target: "h2pool",
                 origin = %self.key.origin(),
@@ -309,7 +313,6 @@ impl<O: Key> Observer for Entry<O> {
                 kind = cause.kind_name(),
                 "session ended"
             );
-            session.ended(reason);
         }
     }
 

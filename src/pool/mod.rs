@@ -142,7 +142,7 @@ impl<O: Key> H2Pool<O> {
     pub async fn acquire(&self, key: &O) -> Result<Lease<O>, Error> {
         let entry = self.lifeline.entry(key)?;
         if entry.goes_elsewhere() {
-            return Err(entry.name(self::dial::h1_only()));
+            return Err(entry.name(self.core().only_h1()));
         }
         let want = Want {
             empty: true,

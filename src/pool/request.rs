@@ -22,7 +22,6 @@ use http::request::Parts;
 use http::{Request, Response, StatusCode, Version};
 
 use super::acquire::{Held, Waited, Want};
-use super::dial::h1_only;
 use super::entry::{Entry, Wire};
 use super::fallback::RequestBody;
 use super::handle::Lifeline;
@@ -299,7 +298,7 @@ impl<O: Key> Exchange<O> {
         let core = self.entry.core.clone();
         let error = self.rewind_or(error)?;
         if !core.speaks_h1() && core.fallback.is_none() {
-            return Err(self.entry.name(h1_only().with_source(error)));
+            return Err(self.entry.name(core.only_h1().with_source(error)));
         }
         if *replays >= core.config.max_replays.max(1) {
             let message = "the server wants HTTP/1.1 for the request, and the connector has none";
@@ -353,7 +352,7 @@ impl<O: Key> Exchange<O> {
 
     async fn fall_back(&mut self) -> Result<Response<Body>, Error> {
         let Some(fallback) = &self.entry.core.fallback else {
-            return Err(self.entry.name(h1_only()));
+            return Err(self.entry.name(self.entry.core.only_h1()));
         };
         self.entry.tally.h1_only_hit();
         let (nothing, ()) = Request::new(()).into_parts();

@@ -107,11 +107,13 @@ fn connection_over(error: &h2::Error) -> bool {
 }
 
 /// Fields of trailers were dropped.
-pub(super) fn trailers_cut(violation: Violation) -> Error {
-    let message = format!("fields of the trailers were lost: the server went over a bound: {violation}");
-    Error::new(Kind::Protocol, message)
-        .with_source(violation)
-        .in_body()
+pub(super) fn trailers_cut(meter: &Meter) -> Error {
+    let message = format!(
+        "fields of the response's trailers were lost: they have pseudo-headers, or take more than {} bytes \
+         (`max_header_list_size`)",
+        meter.max_header_block()
+    );
+    Error::new(Kind::Protocol, message).in_body()
 }
 
 /// The error as the caller sees it. A session that ended for a reason of its own says that reason.

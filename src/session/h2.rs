@@ -123,6 +123,10 @@ impl Control {
         self.flags.fetch_or(DRAINING, Ordering::AcqRel);
     }
 
+    pub(super) fn is_draining(&self) -> bool {
+        self.flags.load(Ordering::Acquire) & DRAINING != 0
+    }
+
     /// One stream less; see [`H2::try_open`].
     pub(super) fn stream_over(&self) {
         self.open.fetch_sub(1, Ordering::AcqRel);

@@ -72,10 +72,11 @@ impl Live {
     /// All that the server sent, or an error.
     fn trailers(&self, trailers: HeaderMap) -> Step {
         let tail = self.tail();
-        match tail.control().meter.trailers_violation(tail.id(), trailers.len()) {
-            Some(violation) => Step::Failed(classify::trailers_cut(violation)),
-            None => Step::Last(Frame::trailers(trailers)),
+        let meter = &tail.control().meter;
+        if meter.are_trailers_cut(tail.id(), trailers.len()) {
+            return Step::Failed(classify::trailers_cut(meter));
         }
+        Step::Last(Frame::trailers(trailers))
     }
 
     /// The reader took a frame: the server may send as much again.

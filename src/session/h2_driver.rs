@@ -331,6 +331,7 @@ impl Driver {
             }
             Err(error) if error.is_io() => Error::new(Kind::Io, "the connection failed").with_source(error),
             Err(error) => classify::broken(meter, error.reason()).with_source(error),
+            Ok(()) if self.control.is_draining() => Error::new(Kind::Io, "the connection was closed"),
             Ok(()) => Error::new(Kind::Io, "the server closed the connection"),
         }
     }

@@ -6,8 +6,8 @@
 //!
 //! Counting is relaxed: each number is exact, but two of them may be read a moment apart.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::{SessionProtocol, SessionsClosed, Stats};
@@ -89,6 +89,7 @@ impl Tally {
             tally: self.clone(),
             protocol,
             state: AtomicU64::new(0),
+            reason: OnceLock::new(),
         }
     }
 
@@ -154,6 +155,8 @@ pub(crate) struct SessionTally {
     protocol: SessionProtocol,
     /// The number of open streams, which only metrics ask for; [`CLOSED`] on top when the session is closed.
     state: AtomicU64,
+    /// Why it was closed.
+    reason: OnceLock<CloseReason>,
 }
 
 /// Above any number of streams.
@@ -177,11 +180,13 @@ impl SessionTally {
         }
     }
 
-    /// The session is closed, `age` after it was opened. Only the first call counts.
-    pub(crate) fn closed(&self, reason: CloseReason, age: Duration) {
-        if self.count_closed(reason) {
+    /// The session is closed, `age` after it was opened. Only the first call counts; answers with its reason.
+    pub(crate) fn closed(&self, reason: CloseReason, age: Duration) -> CloseReason {
+        let counted = *self.reason.get_or_init(|| reason);
+        if self.count_closed(counted) {
             metrics::session_lasted(&self.tally.labels, self.protocol, age);
         }
+        counted
     }
 
     /// False if it was closed before.

@@ -135,6 +135,28 @@ async fn plain_text_goes_there_unseen() {
     assert_eq!((calls.load(Ordering::SeqCst), net.dials().await.len()), (3, 0));
 }
 
+#[tokio::test]
+async fn plain_text_over_a_connector_of_http2_does_not() {
+    // P27, P28
+    let server = Server::builder().plain().h2_only().start().await;
+    let tcp = h2pool::connect::TcpConnector::new().http2_prior_knowledge(true);
+    let (builder, calls) = with_fallback(H2Pool::builder().connector(tcp));
+    let pool = builder.build().unwrap();
+    let read = join(fetch(&pool, get(server.uri("/")))).await.unwrap();
+    assert_eq!(read.info.unwrap().version(), Version::HTTP_2);
+    assert_eq!(calls.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_is_refused_where_the_fallback_serves() {
+    // P27, P41
+    let (builder, _) = with_fallback(H2Pool::builder());
+    let (pool, _net) = net(builder);
+    let error = pool.acquire(&origin("http://a")).await.err().unwrap();
+    assert!(error.is_h1_only() && error.is_unprocessed());
+    assert!(error.to_string().contains("the `fallback` serves"), "{error}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn those_who_wait_when_http1_is_asked_for_go_there_too() {
     // P26, P27

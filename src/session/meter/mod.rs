@@ -32,7 +32,7 @@
 //!       meter.frames_seen(), headers_or_data_seen()   parking and probing (P19, P44)
 //!   stream, by its h2 stream id; it is known from the moment its HEADERS are written, nobody registers it:
 //!       meter.stream_violation(id)         look whenever the response is polled (h2 wakes it for each 1xx): end the stream
-//!       meter.trailers_violation(id, n)    when trailers of n fields are read
+//!       meter.are_trailers_cut(id, n)      when trailers of n fields are read
 //!       meter.release(id, n)               before each release_capacity(n), frame by frame
 //!       meter.forget(id)                   EXACTLY when the stream is over or given up, always: answers for the last
 //!                                          time whether it was quiet, ended, unread
@@ -330,15 +330,17 @@ impl Meter {
         })
     }
 
-    /// The bound that the trailers of stream `id` went over, of which `fields` came out of h2: it drops the others and
-    /// says nothing.
-    pub(crate) fn trailers_violation(&self, id: u32, fields: usize) -> Option<Violation> {
+    /// Whether the trailers of stream `id` had more than the `fields` that came out of h2: it drops those that are too
+    /// large, and pseudo-headers, and says nothing.
+    pub(crate) fn are_trailers_cut(&self, id: u32, fields: usize) -> bool {
         let streams = self.streams.lock();
-        let sent = streams.get(id)?.trailers?;
-        (sent != fields as u64).then_some(Violation::HeaderBlock {
-            stream: id,
-            max: self.bounds.header_block_bytes,
-        })
+        let sent = streams.get(id).and_then(|stream| stream.trailers);
+        sent.is_some_and(|sent| sent != fields as u64)
+    }
+
+    /// The largest header block that is taken, in bytes.
+    pub(crate) fn max_header_block(&self) -> u64 {
+        self.bounds.header_block_bytes
     }
 
     /// Ready once the request on stream `id`, which has a body, was written to its end: h2 keeps some of it.
