@@ -169,6 +169,7 @@ impl Origin {
             (Some(port), _) => port,
             (None, None | Some("" | ":")) => default_port(https),
             (None, Some(port)) => {
+                let port = port.trim_start_matches(':');
                 let message = format!("the port `{port}` of `{host}` is not in 0..=65535");
                 return Err(Error::config(message));
             }

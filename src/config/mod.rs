@@ -59,7 +59,9 @@ assert!(error.message().ends_with("expected an integer in 1..=1024 for `max_sess
 pub struct PoolConfig {
     // Capacity
     /// Sessions (connections) that one origin may have, dialing and active ones together. Draining ones do
-    /// not count. Where callers use several current-thread runtimes, the bound holds for each of them.
+    /// not count, but together there are never more than twice as many: beyond that dials wait until one has
+    /// drained (see `drain_timeout`). Where callers use several current-thread runtimes, the bound holds for
+    /// each of them.
     ///
     /// Default 4, allowed 1..=1024.
     pub max_sessions: usize,
@@ -122,8 +124,8 @@ pub struct PoolConfig {
     ///
     /// Default 0s, allowed 0s..=365days; 0 means off.
     pub max_age: Duration,
-    /// Streams after which a session is replaced and drained. Sessions are replaced before stream ids run
-    /// out (RFC 9113 §5.1.1) in any case.
+    /// Streams after which a session is replaced and drained; until its replacement is open it takes more.
+    /// Sessions are replaced before stream ids run out (RFC 9113 §5.1.1) in any case.
     ///
     /// Default 0, allowed 0..=1000000000; 0 means off.
     pub max_streams_per_session: usize,
@@ -155,7 +157,9 @@ pub struct PoolConfig {
 
     // Replays of what the server did not process
     /// How often the pool sends one request again after the server provably did nothing with it (RFC 9113
-    /// §8.7).
+    /// §8.7). What is nobody's fault does not count: a GOAWAY that covers other requests (up to 1,000 times),
+    /// and a refusal before the server's SETTINGS were known (up to 4 times). A session that refuses twice in
+    /// a row gets no new work for a second.
     ///
     /// Default 3, allowed 0..=100; 0 means off.
     pub max_replays: usize,

@@ -74,8 +74,8 @@ impl<O: Key> Entry<O> {
     }
 
     /// A session of its own, for a request that was misdirected on a shared one (P23); still without the permit.
-    pub(super) async fn acquire_own(self: &Arc<Self>) -> Option<Result<Slot<Self>, Error>> {
-        let (runtime, caller) = self.caller(true, false).ok()?;
+    pub(super) async fn acquire_own(self: &Arc<Self>, empty: bool) -> Option<Result<Slot<Self>, Error>> {
+        let (runtime, caller) = self.caller(empty, false).ok()?;
         let queue = Queue::own(self.clone(), caller)?;
         Some(self.wait(queue, runtime, caller, pin!(Waited::default())).await)
     }

@@ -252,7 +252,6 @@ impl<O: Key> Observer for Entry<O> {
 
     fn refused(self: Arc<Self>, id: SessionId) {
         let now = clock::now();
-        self.tally.stream_refused();
         run(&self, |inner| inner.state.handle_refused(id, now));
     }
 

@@ -231,6 +231,9 @@ impl<O: Key> fmt::Debug for H2Pool<O> {
 
 /// The right to open exactly one stream on one session. Dropped unused, it gives its slot to the next caller.
 ///
+/// A lease that was taken on a single-thread runtime may be one on a session that this runtime drives: used elsewhere, it
+/// stands still whenever nobody blocks on that runtime.
+///
 /// ```
 /// use http_body_util::Empty;
 ///
@@ -247,8 +250,8 @@ pub struct Lease<O: Key = Origin> {
 }
 
 impl<O: Key> Lease<O> {
-    /// Sends a request on the leased session. A session that was lost in the meantime is exchanged for another, at the
-    /// front of the queue; replays are the same as of [`H2Pool::request`].
+    /// Sends a request on the leased session, whatever origin its URI names. A session that was lost in the meantime is
+    /// exchanged for another, at the front of the queue; replays are the same as of [`H2Pool::request`].
     ///
     /// # Errors
     /// The same as of [`H2Pool::request`].

@@ -36,9 +36,12 @@ use crate::session::{Body, H2Sending, Outgoing, needs_settings};
 /// The pause before the second replay; doubled from one to the next, jittered between half and the whole.
 const REPLAY_PAUSE: Duration = Duration::from_millis(50);
 
-/// How many replays that are nobody's fault do not count as replays: streams sent before SETTINGS and refused, the price of
-/// not waiting for them, and streams excluded by a GOAWAY that covers others.
+/// How many replays that are nobody's fault do not count as replays: streams excluded by a GOAWAY that covers others ..
 const SPARED: usize = 1_000;
+
+/// .. and streams sent before SETTINGS and refused, the price of not waiting for them: once on a session, and a server that
+/// refuses more sessions than this, one after the other, is of no use.
+const SPARED_EARLY: usize = 4;
 
 /// A request, and what is known of its attempts.
 pub(super) struct Exchange<O: Key> {
@@ -52,6 +55,10 @@ pub(super) struct Exchange<O: Key> {
     authenticated: bool,
     /// Replays that were nobody's fault and did not count.
     spared: usize,
+    /// Of those, the ones that were refused before SETTINGS.
+    spared_early: usize,
+    /// It was sent again though the server may have processed it (P36): no error is certain of the contrary any more.
+    ambiguous: bool,
 }
 
 /// Where a request stands that is not at its beginning.
@@ -118,6 +125,8 @@ impl<O: Key> Exchange<O> {
             body,
             authenticated: false,
             spared: 0,
+            spared_early: 0,
+            ambiguous: false,
         }
     }
 }
@@ -153,6 +162,17 @@ impl<O: Key> Exchange<O> {
 
     /// Sends the request, from where it stands to its response.
     pub(super) async fn run(&mut self, standing: Standing<O>) -> Result<Response<Body>, Error> {
+        let result = self.attempts(standing).await;
+        result.map_err(|error| {
+            if self.ambiguous {
+                error.with_unprocessed(false)
+            } else {
+                error
+            }
+        })
+    }
+
+    async fn attempts(&mut self, standing: Standing<O>) -> Result<Response<Body>, Error> {
         let Standing {
             held: mut next,
             first,
@@ -199,6 +219,10 @@ impl<O: Key> Exchange<O> {
                     tracing::trace!(target: "h2pool", error = %error, "slot lost before use")
                 }
                 Failure::Unprocessed { error, blameless } => {
+                    // Not one of which nothing was written when the connection failed.
+                    if error.is_goaway() || error.is_reset() {
+                        self.entry.tally.stream_refused();
+                    }
                     Box::pin(self.replay(error, blameless, &mut replays)).await?;
                 }
                 Failure::NeedsH1(error) => {
@@ -209,6 +233,7 @@ impl<O: Key> Exchange<O> {
                     }
                 }
                 Failure::Failed(error) if self.may_repeat(&error, want) => {
+                    self.ambiguous = true;
                     Box::pin(self.replay(error, false, &mut replays)).await?;
                 }
                 Failure::Failed(error) => return Err(self.entry.name(error)),
@@ -222,9 +247,10 @@ impl<O: Key> Exchange<O> {
         if self.body.is_none() && !want.empty {
             return Ok(Redirected::Not(Box::new(response)));
         }
-        let Some(own) = self.own_session().await else {
+        let Some(own) = self.own_session(want.empty).await else {
             return Ok(Redirected::Not(Box::new(response)));
         };
+        self.entry.tally.replayed();
         // Its permit, which may be the only one, goes before another is asked for.
         drop(response);
         let own = self.entry.with_permit(own, pin!(Waited::new(true))).await?;
@@ -277,10 +303,12 @@ impl<O: Key> Exchange<O> {
     async fn replay(&mut self, error: Error, blameless: bool, replays: &mut usize) -> Result<(), Error> {
         let error = self.rewind_or(error)?;
         let max = self.entry.core.config.max_replays;
-        let spared = blameless && self.spared < SPARED && (max > 0 || !error.is_goaway());
-        if spared {
+        let early = !error.is_goaway();
+        let spared = self.spared < SPARED && (max > 0 || early) && self.spared_early < SPARED_EARLY;
+        if blameless && spared {
             self.spared += 1;
-            if error.is_goaway() {
+            self.spared_early += usize::from(early);
+            if !early {
                 self.entry.tally.replayed();
             }
             return Ok(());
@@ -343,11 +371,11 @@ impl<O: Key> Exchange<O> {
     }
 
     /// For a misdirected request whose body can be sent again: a session that nobody else uses (P23).
-    async fn own_session(&mut self) -> Option<Slot<Entry<O>>> {
+    async fn own_session(&mut self, empty: bool) -> Option<Slot<Entry<O>>> {
         if !self.rewind() {
             return None;
         }
-        self.entry.acquire_own().await?.ok()
+        self.entry.acquire_own(empty).await?.ok()
     }
 
     async fn fall_back(&mut self) -> Result<Response<Body>, Error> {

@@ -183,6 +183,7 @@ impl Sending {
         {
             if error.is_reset() {
                 if let Some(slot) = tail.slot() {
+                    tail.control().refused.store(true, Ordering::Release);
                     slot.report(Observer::refused);
                 }
             }
@@ -200,7 +201,10 @@ impl Sending {
         let control = tail.control();
         let reused =
             control.answered.load(Ordering::Relaxed) || control.answered.swap(true, Ordering::AcqRel);
-        if let Some(slot) = tail.slot().filter(|_| !reused) {
+        // After a refusal an answer is news again: only those in a row count (P21).
+        let news = !reused
+            || (control.refused.load(Ordering::Relaxed) && control.refused.swap(false, Ordering::AcqRel));
+        if let Some(slot) = tail.slot().filter(|_| news) {
             slot.report(Observer::answered);
         }
         let length = body_length(&response, self.head);

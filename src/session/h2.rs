@@ -55,6 +55,8 @@ pub(crate) struct Control {
     /// Why it ended, or is to end.
     cause: OnceLock<Error>,
     pub(super) answered: AtomicBool,
+    /// A stream was refused since the last answer.
+    pub(super) refused: AtomicBool,
     /// A probe is under way.
     probing: AtomicBool,
     /// HEADERS and DATA frames seen when the last probe was asked for, plus one; 0 when none was.
@@ -99,6 +101,7 @@ impl Control {
             waker: AtomicWaker::new(),
             cause: OnceLock::new(),
             answered: AtomicBool::new(false),
+            refused: AtomicBool::new(false),
             probing: AtomicBool::new(false),
             probed_at: AtomicU64::new(0),
             stalled_above: AtomicU64::new(0),

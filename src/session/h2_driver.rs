@@ -192,8 +192,12 @@ impl Driver {
         let ended = Pin::new(&mut self.connection).poll(cx);
         self.observe(alive);
         if let Poll::Ready(result) = ended {
-            self.report_answered(alive);
-            return Poll::Ready(self.why(result));
+            let cause = self.why(result);
+            // What broke the protocol may have looked like an answer.
+            if cause.kind() != Kind::Protocol {
+                self.report_answered(alive);
+            }
+            return Poll::Ready(cause);
         }
         self.poll_pings(cx);
         if let Some(reaper) = &mut self.reaper {
@@ -219,7 +223,7 @@ impl Driver {
 
     /// Before the end is reported: a response that came with it counts, though its caller has not been polled yet.
     fn report_answered(&self, alive: &Alive<Control>) {
-        if self.control.meter.headers_or_data_seen() > 0 {
+        if self.control.meter.has_answered() {
             alive.observer.clone().answered(alive.id);
         }
     }

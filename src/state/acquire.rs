@@ -107,7 +107,11 @@ impl<C: Clone> OriginState<C> {
                 self.waiters.remove(id);
                 self.release(session, clock);
             }
-            Status::Queued | Status::Revoked(_) | Status::Failed(_) => {
+            Status::Queued => {
+                self.waiters.remove(id);
+                self.leave_own(id);
+            }
+            Status::Revoked(_) | Status::Failed(_) => {
                 self.waiters.remove(id);
             }
         }

@@ -48,7 +48,7 @@ impl<C: Clone> OriginState<C> {
 
     /// A session ended or said GOAWAY before it served anything.
     pub(super) fn ended_early(&mut self, group: usize, failure: &Failure<C>, now: Instant) {
-        self.wasted(now);
+        self.wasted(group, now);
         if self.plan.failures >= EARLY_ENDS {
             self.fail_covered(group, None, failure);
         }
@@ -56,11 +56,12 @@ impl<C: Clone> OriginState<C> {
 
     /// A session proved useless, after its callers had waited for it as long as for a dial.
     pub(super) fn proved_useless(&mut self, group: usize, failure: &Failure<C>, now: Instant) {
-        self.wasted(now);
+        self.wasted(group, now);
         self.fail_covered(group, None, failure);
     }
 
-    fn wasted(&mut self, now: Instant) {
+    fn wasted(&mut self, group: usize, now: Instant) {
+        self.groups[group].warm = 0;
         self.note_failure(now);
         self.actions.push_back(Action::Wasted);
     }
@@ -97,6 +98,12 @@ impl<C: Clone> OriginState<C> {
             let node = self.waiters.get(waiter);
             if node.is_some_and(|node| matches!(node.status, Status::Queued)) {
                 self.fail_one(waiter.slot, Failure::Closed);
+            }
+        }
+        for slot in self.session_slots() {
+            if let Some(waiter) = self.sessions[slot].own.take() {
+                self.fail_one(waiter.slot, Failure::Closed);
+                self.tell_close(slot);
             }
         }
     }

@@ -69,6 +69,7 @@ impl<C: Clone> OriginState<C> {
         if !self.plan.h1 {
             self.plan.learned = Some(limit);
         }
+        self.grant_own(slot);
         self.revoke_excess(slot);
         #[cfg(not(h2pool_seed = "limit_not_refiled"))]
         self.refile(slot);
@@ -210,6 +211,9 @@ impl<C: Clone> OriginState<C> {
         counts.draining -= 1;
         if session.streams > 0 {
             counts.last_use = counts.last_use.max(Some(session.idle_since.unwrap_or(now)));
+        }
+        if let Some(waiter) = session.own {
+            self.fail_one(waiter.slot, Failure::Dial(cause.clone()));
         }
         if early {
             self.ended_early(group, &Failure::Dial(cause), now);
@@ -384,6 +388,7 @@ impl<C: Clone> OriginState<C> {
             in_use: 0,
             holders: super::waiters::Fifo::default(),
             parked: 0,
+            own: None,
             ready,
             served: false,
             judged: false,
@@ -426,17 +431,37 @@ impl<C: Clone> OriginState<C> {
         slot
     }
 
-    /// A session for one waiter alone: it drains from the start.
+    /// A session for one waiter alone: it drains from the start. A request with a body waits for SETTINGS.
     fn give_own(&mut self, slot: usize, waiter: super::WaiterId) {
         let session = &mut self.sessions[slot];
         session.phase = Phase::Draining;
         session.reason = Some(Reason::Worn);
-        session.in_use = 1;
         session.streams = 1;
         session.idle_since = None;
+        session.own = Some(waiter);
+        let settled = session.ready || self.waiters.at(waiter.slot).empty;
         self.groups[session.group].draining += 1;
+        if settled {
+            self.grant_own(slot);
+        }
+    }
+
+    fn grant_own(&mut self, slot: usize) {
         let id = self.session_id(slot);
-        self.waiters.at_mut(waiter.slot).status = Status::Granted(id);
-        self.actions.push_back(Action::Wake(waiter));
+        let session = &mut self.sessions[slot];
+        if let Some(waiter) = session.own.take() {
+            session.in_use = 1;
+            self.waiters.at_mut(waiter.slot).status = Status::Granted(id);
+            self.actions.push_back(Action::Wake(waiter));
+        }
+    }
+
+    /// The waiter of a session of its own went away before it was granted.
+    pub(super) fn leave_own(&mut self, id: super::WaiterId) {
+        let own = self.sessions.iter().find(|(_, session)| session.own == Some(id));
+        if let Some((slot, _)) = own {
+            self.sessions[slot].own = None;
+            self.tell_close(slot);
+        }
     }
 }

@@ -10,7 +10,7 @@
 use std::time::Instant;
 
 use super::load::Link;
-use super::waiters::{Fifo, RuntimeId};
+use super::waiters::{Fifo, RuntimeId, WaiterId};
 
 /// A session, never confused with another that later uses the same slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -120,6 +120,8 @@ pub(super) struct Session {
     pub(super) holders: Fifo,
     /// Of those, the ones of cancelled requests that wait for a sign of life.
     pub(super) parked: u32,
+    /// The one caller that it is for (P23), who waits for its SETTINGS.
+    pub(super) own: Option<WaiterId>,
     /// SETTINGS have been read.
     pub(super) ready: bool,
     /// A response has come.

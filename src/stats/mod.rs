@@ -59,7 +59,8 @@ pub struct Stats {
     pub sessions_active: usize,
     /// Now: connections being opened.
     pub sessions_dialing: usize,
-    /// Now: sessions that take no more work and end with their last stream.
+    /// Now: sessions that take no more work and end with their last stream, and those that do so once their replacement is
+    /// open.
     pub sessions_draining: usize,
     /// Now: slots in use, over all sessions.
     pub streams: usize,

@@ -433,6 +433,24 @@ async fn a_misdirected_request_goes_to_a_session_of_its_own_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_misdirected_body_waits_for_the_settings_of_the_session_of_its_own() {
+    // P3, P23
+    let (pool, mut net) = net(H2Pool::builder().max_sessions(1));
+    let request = fetch(&pool, post(uri("https://a/"), "body"));
+    let mut shared = net.ready_peer(10).await;
+    let first = shared.next_request().await;
+    shared.respond(first.head.stream, 421, b"not here").await;
+    let mut own = net.peer().await;
+    settle().await;
+    own.handshake(&streams(10)).await;
+    let again = own.next_request().await;
+    assert_eq!(again.body, "body");
+    own.respond(again.head.stream, 200, b"here").await;
+    assert_eq!(join(request).await.unwrap().body, "here");
+    assert_eq!((net.dials().await.len(), pool.stats().replays), (0, 1));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_misdirected_request_that_cannot_be_sent_again_is_answered_as_it_is() {
     // P23
     let (pool, mut net) = net(H2Pool::builder().replay_buffer(0));

@@ -149,6 +149,35 @@ fn a_session_that_ends_with_its_runtime_takes_no_safe_request_of_others_along() 
 }
 
 #[test]
+fn a_request_sent_again_after_its_runtime_ended_is_never_said_to_be_unprocessed() {
+    // P22, P36: the server may have processed the first attempt, whatever becomes of the second.
+    let (connector, mut listener) = pair::<Origin>();
+    let pool = H2Pool::builder().connector(connector).build().unwrap();
+    let (dying, living) = (multi(), multi());
+    let warm = {
+        let _guard = dying.enter();
+        fetch(&pool, get(uri("https://a/warm")))
+    };
+    let dial = living.block_on(within("a dial", listener.accept())).unwrap();
+    let (request, _peer) = living.block_on(async {
+        let mut peer = Peer::new(dial.accept(Version::HTTP_2));
+        peer.handshake(&streams(10)).await;
+        peer.answer_one(b"ok").await.unwrap();
+        join(warm).await.unwrap();
+        let request = fetch(&pool, get(uri("https://a/")));
+        peer.next_headers().await;
+        (request, peer)
+    });
+    dying.shutdown_timeout(Duration::from_secs(5));
+    living.block_on(async {
+        let again = within("another dial", listener.accept()).await.unwrap();
+        again.refuse(Error::connect("refused"));
+        let error = join(request).await.unwrap_err();
+        assert!(error.is_connect() && !error.is_unprocessed(), "{error:?}");
+    });
+}
+
+#[test]
 fn the_right_to_dial_passes_on() {
     // P36: the runtime that dials ends; somebody on another waits, and dials.
     let (connector, mut listener) = pair::<Origin>();

@@ -5,7 +5,7 @@ use std::time::Duration;
 use h2pool::{Error, H2Pool};
 use http::Version;
 
-use crate::support::peer::{Frame, Peer, code};
+use crate::support::peer::{Frame, Peer, code, frame, hpack};
 use crate::util::*;
 
 /// How many sessions a pool opened within `seconds`, each of which `then` ended, and how its one request failed.
@@ -25,7 +25,9 @@ where
         }
         dials
     });
-    let error = join(request).await.unwrap_err();
+    let (read, took) = timed(join(request)).await;
+    let error = read.unwrap_err();
+    assert!(took < Duration::from_secs(25), "it was tried for {took:?}");
     // Callers go on coming.
     let more = async {
         loop {
@@ -59,6 +61,50 @@ async fn a_server_that_closes_before_it_serves_is_no_loop() {
     let (dials, error) = loop_of_sessions(25.0, |peer| async move { drop(peer) }).await;
     assert!(error.is_transient(), "{error:?}");
     assert!((10..=32).contains(&dials), "{dials} dials in 25 s");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_refuses_what_came_early_and_closes_is_no_loop() {
+    // P3, P9, P21: such refusals are no replays, and yet there is an end to them.
+    for goaway in [false, true] {
+        let (dials, error) = loop_of_sessions(25.0, move |mut peer| async move {
+            peer.silent();
+            peer.expect_preface().await;
+            let head = peer.next_headers().await;
+            peer.send_settings(&streams(10)).await;
+            peer.send_rst(head.stream, code::REFUSED_STREAM).await;
+            if goaway {
+                peer.send_goaway(head.stream, code::NO_ERROR, b"").await;
+            }
+        })
+        .await;
+        assert!(error.is_unprocessed(), "{error:?}");
+        assert!((3..=40).contains(&dials), "{dials} dials in 25 s");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_no_answer_does_not_make_a_server_useful() {
+    // P3, P9: each ends its session before it served anything.
+    let goaway = |stream| frame::goaway(stream, code::NO_ERROR, b"");
+    let hint = || frame::headers(1, &hpack::literals([(":status", "103"), ("link", "x")]), false);
+    for what in [
+        [hint(), goaway(0)].concat(),
+        hint().to_vec(),
+        frame::headers(1, &[0xff; 6], true).to_vec(),
+        frame::data(0, b"on no stream", false).to_vec(),
+    ] {
+        let (dials, _) = loop_of_sessions(25.0, move |mut peer| {
+            let what = what.clone();
+            async move {
+                peer.handshake(&streams(1)).await;
+                peer.next_headers().await;
+                peer.send_raw(&what).await;
+            }
+        })
+        .await;
+        assert!((3..=40).contains(&dials), "{dials} dials in 25 s");
+    }
 }
 
 #[tokio::test(start_paused = true)]

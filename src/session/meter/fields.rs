@@ -6,7 +6,7 @@
 use super::parser::{Frame, kind};
 
 const END_HEADERS: u8 = 0x4;
-const PRIORITY: u8 = 0x20;
+pub(super) const PRIORITY: u8 = 0x20;
 
 /// The trailers of one stream, while they pass.
 #[derive(Debug)]

@@ -29,6 +29,7 @@
 //!       meter.take_accused()               the stream to be cut; nothing is read before this was asked
 //!       meter.unread()                     above a threshold: no new work for this session (P30)
 //!       meter.write_stalled_since()        P44's write that makes no progress
+//!       meter.has_answered()               when the session ends
 //!       meter.frames_seen(), headers_or_data_seen()   parking and probing (P19, P44)
 //!   stream, by its h2 stream id; it is known from the moment its HEADERS are written, nobody registers it:
 //!       meter.stream_violation(id)         look whenever the response is polled (h2 wakes it for each 1xx): end the stream
@@ -98,6 +99,7 @@ pub(crate) struct Meter {
 struct Incoming {
     frames: Counter,
     headers_or_data: Counter,
+    answers: Counter,
     data_bytes: Counter,
     empty_data: Counter,
     open_heads: Counter,
@@ -182,6 +184,12 @@ impl Meter {
     /// HEADERS and DATA frames that arrived, on whatever stream.
     pub(crate) fn headers_or_data_seen(&self) -> u64 {
         self.incoming.headers_or_data.get()
+    }
+
+    /// Whether a response came, as far as frames tell: DATA of a stream that somebody holds, HEADERS that end one, or whose
+    /// status is one of HPACK's static table, which has no interim one.
+    pub(crate) fn has_answered(&self) -> bool {
+        self.incoming.answers.get() > 0
     }
 
     /// Payload of the DATA frames that arrived, padding included, in bytes.

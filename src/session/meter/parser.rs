@@ -95,6 +95,13 @@ impl Frame {
         }
     }
 
+    /// Whether the header block, of which `payload` is what has come, begins with a status of HPACK's static table (RFC
+    /// 7541 appendix A): 200, 204, 206, 304, 400, 404 or 500.
+    pub(super) fn has_static_status(&self, payload: &[u8]) -> bool {
+        let plain = self.flags & (PADDED | super::fields::PRIORITY) == 0;
+        plain && payload.first().is_some_and(|first| (0x88..=0x8e).contains(first))
+    }
+
     /// Bytes of the header, and of the payload as far as it was looked at.
     pub(crate) fn header_len(&self) -> usize {
         HEADER + self.wants()

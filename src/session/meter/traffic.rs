@@ -76,6 +76,9 @@ impl FromPeer {
                 // A header that began in an earlier read ends before its length here.
                 break (total - rest.len()).saturating_sub(frame.header_len());
             }
+            if frame.kind == kind::HEADERS && frame.has_static_status(rest) {
+                meter.incoming.answers.add(1);
+            }
             self.trailers(&mut streams, rest);
             match self.frames.next(&mut rest) {
                 Some(next) => frame = next,
@@ -112,6 +115,7 @@ impl FromPeer {
                 }
                 let (end, bounds) = (frame.is_end_stream(), &meter.bounds);
                 let held = streams.data(id, frame.data_len(), bytes, end, bounds)?;
+                seen.answers.add(u64::from(held));
                 if !held && (end || bytes == 0) {
                     self.stray(meter, clock)?;
                 }
@@ -126,6 +130,7 @@ impl FromPeer {
                 seen.open_heads.add(u64::from(!frame.is_end_stream()));
                 match streams.get_mut(id) {
                     Some(stream) => {
+                        seen.answers.add(u64::from(frame.is_end_stream()));
                         if stream.are_trailers(frame.is_end_stream()) {
                             self.trailers = Some(Trailers::new(frame));
                         }

@@ -64,7 +64,7 @@ impl<C: Clone + std::fmt::Debug> OriginState<C> {
             if session.phase == Phase::Draining {
                 assert!(session.retiring.is_none() && session.parked == 0 && session.probe_by.is_none());
                 assert!(
-                    session.told || session.in_use > 0,
+                    session.told || session.in_use > 0 || session.own.is_some(),
                     "a drained session was told to end"
                 );
             }
@@ -161,7 +161,15 @@ impl<C: Clone + std::fmt::Debug> OriginState<C> {
         let wanted = own_dials
             .filter(|waiter| self.waiters.get(*waiter).is_some())
             .count();
-        assert!(own <= wanted, "each session of a caller's own is being dialed");
+        let fresh = self
+            .sessions
+            .iter()
+            .filter(|(_, session)| session.own.is_some())
+            .count();
+        assert!(
+            own <= wanted + fresh,
+            "each session of a caller's own is being dialed, or waits for SETTINGS"
+        );
     }
 
     /// Nobody waits for what is free: the oldest in each queue cannot be served, softly held slots included.

@@ -217,6 +217,8 @@ impl Model {
                     session.in_use -= std::mem::take(&mut session.parked);
                     session.suspect = false;
                 }
+                // Its caller's own, who waited for SETTINGS.
+                Some(session) if !active && session.in_use == 0 => session.in_use = seen.in_use,
                 Some(_) => {}
                 None => self.sessions.push(Slots::new(*seen)),
             }

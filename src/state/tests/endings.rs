@@ -87,3 +87,19 @@ fn a_session_that_ends_with_a_request_that_was_given_up_is_no_failed_dial() {
     }
     assert_eq!(bench.wasted, 0);
 }
+
+#[test]
+fn warm_sessions_that_prove_useless_are_not_opened_for_ever() {
+    // P5, P9, P10: nobody waits for them.
+    let mut bench = Bench::new(|_| {});
+    bench.run(|state, now| state.warm(caller(), 3, now));
+    let mut dials = 0;
+    while !bench.dials.is_empty() {
+        dials += 1;
+        assert!(dials < 10);
+        let session = bench.connect();
+        bench.lose(session);
+        bench.pass(secs(60));
+    }
+    assert!(bench.state.is_unused());
+}

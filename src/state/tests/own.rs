@@ -1,6 +1,6 @@
 //! Sessions of a caller's own, for misdirected requests (P23).
 
-use super::super::Reason;
+use super::super::{Claim, Failure, Reason};
 use super::bench::{Bench, caller, secs, with_body};
 
 #[test]
@@ -46,9 +46,46 @@ fn a_session_of_ones_own_that_stays_silent_is_killed() {
         .run(|state, now| state.acquire_own(with_body(), now))
         .expect("room");
     let session = bench.connect();
-    assert_eq!(bench.granted(own), session);
     bench.pass(secs(10));
     assert_eq!(bench.killed, [(session, Reason::Useless)]);
     bench.lose(session);
+    assert!(matches!(bench.claim(own), Claim::Failed(Failure::Dial(_))));
     assert!(bench.state.is_unused());
+}
+
+#[test]
+fn a_body_waits_for_the_settings_of_the_session_of_its_own() {
+    // P3, P23
+    let mut bench = Bench::new(|_| {});
+    let own = bench
+        .run(|state, now| state.acquire_own(with_body(), now))
+        .expect("room");
+    let session = bench.connect();
+    assert_eq!(bench.claim(own), Claim::Pending);
+    bench.settings(session, 5);
+    assert_eq!(bench.granted(own), session);
+    bench.release(session);
+    assert_eq!(bench.closed, [(session, Reason::Worn)]);
+}
+
+#[test]
+fn who_leaves_or_is_sent_away_before_those_settings_leaves_no_session_behind() {
+    // P12, P20, P23
+    for closed in [false, true] {
+        let mut bench = Bench::new(|_| {});
+        let own = bench
+            .run(|state, now| state.acquire_own(with_body(), now))
+            .expect("room");
+        let session = bench.connect();
+        if closed {
+            bench.run(|state, now| state.close(now, None));
+            assert_eq!(bench.claim(own), Claim::Failed(Failure::Closed));
+        } else {
+            bench.cancel(own);
+        }
+        assert_eq!(bench.closed, [(session, Reason::Worn)]);
+        bench.settings(session, 5);
+        bench.lose(session);
+        assert!(bench.state.is_unused());
+    }
 }
