@@ -9,7 +9,7 @@
 //! | the value awaited | the wait ends with it |
 //! | another value | it is remembered, and the next round begins |
 //! | nothing ([`Reply::Nothing`]: a 408), or its own timeout | the next round begins |
-//! | a connection error (what the [retry layer](crate::retry) calls transient) | the next round begins after a back-off |
+//! | a connection error (what the [retry layer](crate::retry) calls transient), within the answer's body too | the next round begins after a back-off |
 //! | another error | the wait ends with it |
 //!
 //! A server that answers at once instead of holding, time after time, is met with the same back-off from the second such
