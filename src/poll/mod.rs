@@ -12,8 +12,8 @@
 //! | a connection error (what the [retry layer](crate::retry) calls transient), within the answer's body too | the next round begins after a back-off |
 //! | another error | the wait ends with it |
 //!
-//! A server that answers at once instead of holding, time after time, is met with the same back-off from the second such
-//! round on, so that no wait ever becomes a hot loop. The overall timeout runs on tokio's monotonic clock and is met
+//! A server that answers at once instead of holding (sooner than it was told to, and within a second), time after time, is
+//! met with the same back-off from the second such round on, so that no wait ever becomes a hot loop. The overall timeout runs on tokio's monotonic clock and is met
 //! exactly; a value that is there at that very instant still counts.
 //!
 //! ```no_run
@@ -196,7 +196,8 @@ impl LongPoll {
     }
 
     /// A classifier asked first about every error of the call: [`Outcome::done`] ends the wait, any other outcome keeps
-    /// waiting. `None` leaves it to what the retry layer knows of the errors in the source chain.
+    /// waiting, and with [`retry_after`](Outcome::retry_after) no shorter a pause than that. `None` leaves it to what the
+    /// retry layer knows of the errors in the source chain.
     #[must_use]
     pub fn classify_error<F>(mut self, classify: F) -> Self
     where

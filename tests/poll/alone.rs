@@ -194,6 +194,64 @@ async fn a_server_that_does_not_hold_is_no_hot_loop() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_server_that_holds_for_as_long_as_it_is_told_is_asked_again_at_once() {
+    // W1 W2: however short that is, and though the last hold is cut to the time left.
+    for (hold, rounds) in [(1, 20_001), (10, 2_001), (999, 21), (1_000, 21), (30_000, 1)] {
+        let wait = steady().hold(millis(hold)).wait(
+            millis(20_001),
+            |round: Round| async move {
+                sleep(round.hold()).await;
+                Ok::<_, io::Error>(Reply::<()>::Nothing)
+            },
+            |()| true,
+        );
+        assert_eq!(wait.await.unwrap_err().rounds(), rounds, "{hold} ms");
+    }
+    // A second of a longer hold is enough: then something may have changed.
+    let early = steady().wait(
+        secs(20),
+        |_| async {
+            sleep(secs(1)).await;
+            Ok::<_, io::Error>(Reply::Value(()))
+        },
+        |()| false,
+    );
+    assert_eq!(early.await.unwrap_err().rounds(), 20);
+    let earlier = steady().hold(millis(500)).wait(
+        secs(20),
+        |_| async {
+            sleep(millis(499)).await;
+            Ok::<_, io::Error>(Reply::Value(()))
+        },
+        |()| false,
+    );
+    assert!(earlier.await.unwrap_err().rounds() < 14, "not held");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_classifier_may_ask_for_a_longer_pause() {
+    // W2: a lower bound, as in the retry layer.
+    for (asked, rounds) in [(10_000, 6), (1, 33)] {
+        let classify = move |_: &_| Some(Outcome::transient().retry_after(millis(asked)));
+        let wait = steady().classify_error(classify).wait(
+            secs(60),
+            |_| std::future::ready(Err::<Reply<()>, _>("busy")),
+            |()| true,
+        );
+        let error = wait.await.unwrap_err();
+        assert_eq!((error.is_timeout(), error.rounds()), (true, rounds));
+    }
+    let forever = steady().classify_error(|_| Some(Outcome::transient().retry_after(Duration::MAX)));
+    let before = now();
+    let wait = forever.wait(
+        secs(60),
+        |_| std::future::ready(Err::<Reply<()>, _>("busy")),
+        |()| true,
+    );
+    assert_eq!((wait.await.unwrap_err().rounds(), now() - before), (1, secs(60)));
+}
+
+#[tokio::test(start_paused = true)]
 async fn other_errors_end_the_wait() {
     // W2 W3
     let before = now();
