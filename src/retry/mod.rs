@@ -175,6 +175,7 @@ mod attempt;
 mod attempts;
 pub(crate) mod backoff;
 mod body;
+mod buckets;
 mod budget;
 pub(crate) mod classify;
 pub(crate) mod clock;
