@@ -1,5 +1,7 @@
 //! What one request carries through its attempts, and what is made of each outcome. No waiting happens here.
 
+use std::time::Duration;
+
 use http::request;
 use http::response;
 use http::{Request, Response};
@@ -248,7 +250,10 @@ impl<B> Job<B> {
             .decide(self.attempts.count(), elapsed, outcome, random);
         match decision {
             // Beyond what a clock can count, and so beyond any server's lifetime.
-            Decision::Retry { after } if now.checked_add(after).is_none() => Decision::Stop(Stop::RetryAfter),
+            Decision::Retry { after } if is_never(now, after) => Decision::Stop(match outcome.delay() {
+                Some(asked) if is_never(now, asked) => Stop::RetryAfter,
+                _ => Stop::Deadline,
+            }),
             Decision::Retry { .. } if !self.body.is_replayable() => Decision::Stop(Stop::Body),
             Decision::Retry { .. } if !self.afford(outcome) => Decision::Stop(Stop::Budget),
             Decision::Retry { .. } if !self.promise_body() => Decision::Stop(Stop::Body),
@@ -328,4 +333,9 @@ impl<R> Judged<R> {
     fn is_final(&self) -> bool {
         self.result.is_ok() && self.outcome.verdict() == Verdict::Final
     }
+}
+
+/// Whether the clock ends before this delay does.
+fn is_never(now: Instant, delay: Duration) -> bool {
+    now.checked_add(delay).is_none()
 }
