@@ -101,7 +101,8 @@
 //!
 //! # What is learned
 //!
-//! Every response carries an [`Attempts`] extension, every error is a [`RetryError`] around the last one. When a limit is
+//! Every response carries an [`Attempts`] extension, the error of every request is a [`RetryError`] around the last one. (A
+//! service that is no longer usable before the first attempt says so through `poll_ready`, by its own error.) When a limit is
 //! reached, the last response is returned as `Ok`, and the last error as `Err`. Every outcome is a `tracing` event (target
 //! `h2pool::retry`, fields `method`, `attempt`, `elapsed_ms`, `status` or `error.kind` and `error.message`, `delay_ms`,
 //! `stop`, and `beside` for an answer that does not count by itself because a hedge still runs). It is at level DEBUG, or
