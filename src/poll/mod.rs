@@ -40,6 +40,22 @@
 //!
 //! Many callers that wait for one thing share one poll through [`SharedWait`].
 //!
+//! # Other clients
+//!
+//! The call may use any client. Which of its errors are connection errors is what the retry layer
+//! [knows of them](crate::retry#which-errors-are-known), the cargo features included; others need a classifier. reqwest's
+//! own time limits are among those:
+//!
+//! ```text
+//! let poll = LongPoll::new().classify_error(|error| {
+//!     let timeout = error.downcast_ref::<reqwest::Error>().is_some_and(reqwest::Error::is_timeout);
+//!     timeout.then(Outcome::transient)
+//! });
+//! let status = poll.wait(Duration::from_secs(120), call, |status| *status == Status::Ready).await?;
+//! ```
+//!
+//! # Events
+//!
 //! Every round that does not end the wait is a `tracing` event (target `h2pool::poll`, level DEBUG, fields `round`, `ended` =
 //! `reply`, `timed_out` or `connection_error`, `pause_ms`).
 

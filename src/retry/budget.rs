@@ -24,7 +24,8 @@ const FREE_REPLAYS: u32 = 3;
 /// nothing happened. Without one, retries are bounded by attempts and deadline alone.
 ///
 /// The default allows retries for 20 % of the requests and 10 a second besides, so that little traffic is not starved,
-/// and saves up to 100. A fleet of clients that all wake at once against a server that needs seconds to start is the case
+/// and saves up to 100. What a server refused unprocessed is sent again for free, up to three times for one request (and
+/// a pool below may have sent it several times for each of those). A fleet of clients that all wake at once against a server that needs seconds to start is the case
 /// for more: size `burst` by the number of requests in the air times the attempts each needs until the server is up.
 ///
 /// ```
