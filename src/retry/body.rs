@@ -19,17 +19,20 @@
 //! - A reader can be *promised* the body: from then on an older one that still reads may fill the tape, but no longer lose
 //!   it. (The upload of an attempt that was answered early goes on while the answer is drained.)
 
+mod turns;
+
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
 use tower::BoxError;
 
-use super::tape::{Recorded, ReplayError, State, Tape};
+use self::turns::{Turn, wake};
+use super::tape::{Recorded, State, Tape};
 
 /// A request body that can be sent more than once, up to a limit.
 ///
@@ -67,15 +70,6 @@ pub struct ReplayBody<B> {
     ended: bool,
     /// The tape is lost and this reader holds the source: there is no need to look at the tape again.
     detached: bool,
-}
-
-/// What a look at the tape tells a reader to do.
-enum Turn {
-    Give { frame: Recorded, last: bool },
-    End,
-    PollSource,
-    Wait,
-    Fail(ReplayError),
 }
 
 impl<B> ReplayBody<B> {
@@ -152,96 +146,6 @@ impl<B> ReplayBody<B> {
             given: 0,
             detached: false,
         }
-    }
-
-    /// Decides, under the lock, what is next for this reader. Wakes and drops nothing there.
-    fn turn(&mut self, cx: &Context<'_>) -> Turn {
-        let Some(tape) = &self.tape else {
-            return Turn::End;
-        };
-        let mut tape = tape.lock();
-        if let Some(frame) = tape.frames.get(self.next) {
-            let frame = frame.clone();
-            let last = tape.state == State::Complete && self.next + 1 == tape.frames.len();
-            return Turn::Give { frame, last };
-        }
-        match tape.state {
-            State::Complete => Turn::End,
-            State::Lost if self.source.is_some() => Turn::PollSource,
-            State::Lost => Turn::Fail(ReplayError::Lost),
-            State::Recording if self.number < tape.entitled => Turn::Fail(ReplayError::TakenOver),
-            State::Recording => {
-                let overtaken = tape.entitle(self.number);
-                self.source = self.source.take().or_else(|| tape.source.take());
-                let displaced = match self.source {
-                    Some(_) => None,
-                    None => tape.waiting.replace(cx.waker().clone()),
-                };
-                drop(tape);
-                wake(overtaken);
-                wake(displaced.filter(|displaced| !displaced.will_wake(cx.waker())));
-                match self.source {
-                    Some(_) => Turn::PollSource,
-                    None => Turn::Wait,
-                }
-            }
-        }
-    }
-
-    /// The source is not ready: it is put back. False when somebody else became entitled to it meanwhile.
-    fn waits(&mut self, cx: &Context<'_>) -> bool {
-        let Some(tape) = self.tape.as_ref().filter(|_| !self.detached) else {
-            return true;
-        };
-        let mut tape = tape.lock();
-        let woken = tape.put_back(self.source.take());
-        let entitled = tape.entitled == self.number;
-        let former = match entitled {
-            true => tape.pending.replace(cx.waker().clone()),
-            false => None,
-        };
-        drop(tape);
-        drop(former);
-        wake(woken);
-        entitled
-    }
-
-    /// Records what the source gave, before it is given out, and puts the source back.
-    fn record(&mut self, frame: &Recorded, last: bool) {
-        if last {
-            self.ended = true;
-            self.source = None;
-        }
-        let Some(tape) = self.tape.as_ref().filter(|_| !self.detached) else {
-            return;
-        };
-        let mut tape = tape.lock();
-        let lost = tape.record(frame, self.number);
-        if last {
-            tape.finish(State::Complete);
-        }
-        self.detached = tape.state == State::Lost;
-        self.next = tape.frames.len();
-        let woken = match self.detached {
-            true => tape.waiting.take(),
-            false => tape.put_back(self.source.take()),
-        };
-        drop(tape);
-        drop(lost);
-        wake(woken);
-    }
-
-    /// The source has ended, well or not.
-    fn finish(&mut self, state: State) {
-        self.ended = true;
-        self.source = None;
-        let Some(tape) = &self.tape else { return };
-        let mut tape = tape.lock();
-        let lost = tape.finish(state);
-        let woken = tape.waiting.take();
-        drop(tape);
-        drop(lost);
-        wake(woken);
     }
 
     fn give(&mut self, frame: Recorded) -> Frame<Bytes> {
@@ -375,12 +279,6 @@ impl<B> fmt::Debug for ReplayBody<B> {
             .field("ended", &self.ended)
             .field("replayable", &self.is_replayable())
             .finish_non_exhaustive()
-    }
-}
-
-fn wake(waker: Option<Waker>) {
-    if let Some(waker) = waker {
-        waker.wake();
     }
 }
 

@@ -262,7 +262,11 @@ fn finish(mut readers: Vec<Reader>, whole: &Whole) {
     assert!(kept || whole.fails || !whole.fits, "what fits is kept");
     while newest.poll() {}
     let outcome = newest.outcome.expect("the newest reader is never left waiting");
-    assert_eq!(outcome, kept && !whole.fails, "the newest reader gets all there is");
+    assert_eq!(
+        outcome,
+        kept && !whole.fails,
+        "the newest reader gets all there is"
+    );
     readers.push(newest);
     check(&readers, whole);
     if whole.fits && !whole.fails {
