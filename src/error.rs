@@ -260,7 +260,12 @@ impl Error {
         self.edit(|inner| inner.unprocessed = unprocessed)
     }
 
-    /// It happened while a body was read.
+    /// Whether it happened while the response's body was read.
+    pub(crate) fn is_in_response_body(&self) -> bool {
+        self.inner.body
+    }
+
+    /// It happened while the response's body was read.
     #[must_use]
     pub(crate) fn in_body(self) -> Self {
         self.edit(|inner| inner.body = true)

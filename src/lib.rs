@@ -106,6 +106,10 @@
 //! | `serde` | no | [`PoolConfig`] from TOML or JSON, snapshots to anything |
 //! | `metrics` | no | counters and gauges through the `metrics` facade, with OpenTelemetry's names |
 //!
+//! The features also decide whose errors the retry layer and long polls know: hyper's with `http1` or `tcp`, those of
+//! hyper-util's client with both, rustls's with `tls`. An error that is not known is not retried;
+//! [`retry`](retry#which-errors-are-known) has the list.
+//!
 //! Without `tcp` there is no connector by default: [`Builder::connector`] takes your own.
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg), doc(auto_cfg(hide(h2pool_loom))))]

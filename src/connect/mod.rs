@@ -11,6 +11,12 @@
 //! | [`HyperConnector`] | any `tower::Service<Uri>` made for hyper (proxies, hyper-rustls) | `tcp` |
 //! | [`memory::pair`] | pipes within the process, each dial answered by the test | – |
 //! | [`from_fn`], [`blocking`] | a function, async or blocking | – |
+//!
+#![cfg_attr(not(feature = "tls"), doc = "[`TlsConnector`]: crate#features")]
+#![cfg_attr(
+    not(feature = "tcp"),
+    doc = "[`TcpConnector`]: crate#features\n[`HyperConnector`]: crate#features"
+)]
 
 // Inside the crate, the pool holds an `Arc<dyn ErasedConnect<O>>`, made by `erase(connector)` or by
 // `default_connector(Defaults { .. })`; its `connect` returns a boxed future. A session that dies before it served

@@ -24,7 +24,7 @@ const CONNECTION_ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 /// The default of the pool's `connect_timeout`.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Opens TCP connections for `http://` origins, and under [`TlsConnector`](super::TlsConnector) for `https://` ones.
+/// Opens TCP connections for `http://` origins, and under [`TlsConnector`] for `https://` ones.
 ///
 /// IPv6 and IPv4 addresses race as RFC 8305 describes; the name's addresses are tried in the resolver's order. Plain
 /// `http://` speaks HTTP/1.1 unless [`http2_prior_knowledge`](Self::http2_prior_knowledge) says otherwise. Alone, it
@@ -40,6 +40,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// # fn check(_: impl h2pool::Connect<h2pool::Origin>) {}
 /// # check(tcp);
 /// ```
+///
+#[cfg_attr(feature = "tls", doc = "[`TlsConnector`]: super::TlsConnector")]
+#[cfg_attr(not(feature = "tls"), doc = "[`TlsConnector`]: crate#features")]
 #[derive(Clone)]
 pub struct TcpConnector {
     lookup: Lookup,

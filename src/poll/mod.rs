@@ -9,11 +9,11 @@
 //! | the value awaited | the wait ends with it |
 //! | another value | it is remembered, and the next round begins |
 //! | nothing ([`Reply::Nothing`]: a 408), or its own timeout | the next round begins |
-//! | a connection error (what the [retry layer](crate::retry) calls transient) | the next round begins after a back-off |
+//! | a connection error (what the [retry layer](crate::retry) calls transient), within the answer's body too | the next round begins after a back-off |
 //! | another error | the wait ends with it |
 //!
-//! A server that answers at once instead of holding, time after time, is met with the same back-off from the second such
-//! round on, so that no wait ever becomes a hot loop. The overall timeout runs on tokio's monotonic clock and is met
+//! A server that answers at once instead of holding (sooner than it was told to, and within a second), time after time, is
+//! met with the same back-off from the second such round on, so that no wait ever becomes a hot loop. The overall timeout runs on tokio's monotonic clock and is met
 //! exactly; a value that is there at that very instant still counts.
 //!
 //! ```no_run
@@ -39,6 +39,22 @@
 //! ```
 //!
 //! Many callers that wait for one thing share one poll through [`SharedWait`].
+//!
+//! # Other clients
+//!
+//! The call may use any client. Which of its errors are connection errors is what the retry layer
+//! [knows of them](crate::retry#which-errors-are-known), the cargo features included; others need a classifier. reqwest's
+//! own time limits are among those:
+//!
+//! ```text
+//! let poll = LongPoll::new().classify_error(|error| {
+//!     let timeout = error.downcast_ref::<reqwest::Error>().is_some_and(reqwest::Error::is_timeout);
+//!     timeout.then(Outcome::transient)
+//! });
+//! let status = poll.wait(Duration::from_secs(120), call, |status| *status == Status::Ready).await?;
+//! ```
+//!
+//! # Events
 //!
 //! Every round that does not end the wait is a `tracing` event (target `h2pool::poll`, level DEBUG, fields `round`, `ended` =
 //! `reply`, `timed_out` or `connection_error`, `pause_ms`).
@@ -196,7 +212,8 @@ impl LongPoll {
     }
 
     /// A classifier asked first about every error of the call: [`Outcome::done`] ends the wait, any other outcome keeps
-    /// waiting. `None` leaves it to what the retry layer knows of the errors in the source chain.
+    /// waiting, and with [`retry_after`](Outcome::retry_after) no shorter a pause than that. `None` leaves it to what the
+    /// retry layer knows of the errors in the source chain.
     #[must_use]
     pub fn classify_error<F>(mut self, classify: F) -> Self
     where

@@ -13,9 +13,9 @@ use tower::BoxError;
 use super::error::{Cause, WaitError};
 use super::{LongPoll, Reply, Round};
 use crate::retry::clock::{self, TICK};
-use crate::retry::{Verdict, classify};
+use crate::retry::{Outcome, Verdict, classify};
 
-/// A round that ends sooner than this has not been held by the server.
+/// A round that lasted this long, or as long as it was to be held, has been held by the server.
 const HELD: Duration = Duration::from_secs(1);
 
 /// Those for whom the rounds are made: one caller, or many.
@@ -44,7 +44,8 @@ enum Unfinished {
     /// With a value, or nothing.
     Reply,
     TimedOut,
-    ConnectionError,
+    /// And how long the classifier asks to be left alone.
+    ConnectionError(Duration),
 }
 
 /// Makes rounds until `done` likes a value, or the call fails for good. Ends by itself only then: the callers' timeouts
@@ -77,18 +78,19 @@ where
             }
             Ok(Err(error)) => {
                 let error = Cause::from(error.into());
-                if settings.ends_with(&error) {
+                let outcome = settings.outcome(&error);
+                if outcome.verdict() == Verdict::Final {
                     return Err(error);
                 }
                 crew.note_error(Some(error));
-                Unfinished::ConnectionError
+                Unfinished::ConnectionError(outcome.delay().unwrap_or_default())
             }
         };
-        let held = clock::now().saturating_duration_since(began) >= HELD;
+        let held = clock::now().saturating_duration_since(began) >= hold.clamp(TICK, HELD);
         let pause = settings.pause(&unfinished, held, &mut in_a_row);
-        let pause_ms = pause.unwrap_or_default().as_millis() as u64;
+        let pause_ms = u64::try_from(pause.unwrap_or_default().as_millis()).unwrap_or(u64::MAX);
         tracing::debug!(target: "h2pool::poll", round = number, ended = unfinished.as_str(), pause_ms, "round ended");
-        if !matches!(unfinished, Unfinished::ConnectionError) {
+        if !matches!(unfinished, Unfinished::ConnectionError(_)) {
             crew.note_error(None);
         }
         if let Some(pause) = pause {
@@ -98,10 +100,9 @@ where
 }
 
 impl LongPoll {
-    fn ends_with(&self, error: &Cause) -> bool {
+    fn outcome(&self, error: &Cause) -> Outcome {
         let given = self.classify.as_ref().and_then(|classify| classify(&**error));
-        let outcome = given.unwrap_or_else(|| classify::classify(&**error).outcome);
-        outcome.verdict() == Verdict::Final
+        given.unwrap_or_else(|| classify::classify(&**error).outcome)
     }
 
     /// The pause before the next round. The first round in a row that a server did not hold is forgiven: its state may just
@@ -112,11 +113,11 @@ impl LongPoll {
             _ => *in_a_row + 1,
         };
         *in_a_row = step.min(1 << 16);
-        let exponent = match unfinished {
-            Unfinished::ConnectionError => step,
-            Unfinished::Reply | Unfinished::TimedOut => step.saturating_sub(1),
+        let (exponent, asked) = match unfinished {
+            Unfinished::ConnectionError(asked) => (step, *asked),
+            Unfinished::Reply | Unfinished::TimedOut => (step.saturating_sub(1), TICK),
         };
-        (exponent > 0).then(|| self.backoff.delay(exponent, (self.random)()).max(TICK))
+        (exponent > 0).then(|| self.backoff.delay(exponent, (self.random)()).max(asked).max(TICK))
     }
 }
 
@@ -208,7 +209,7 @@ impl Unfinished {
         match self {
             Self::Reply => "reply",
             Self::TimedOut => "timed_out",
-            Self::ConnectionError => "connection_error",
+            Self::ConnectionError(_) => "connection_error",
         }
     }
 }

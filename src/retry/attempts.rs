@@ -66,7 +66,7 @@ impl Attempts {
         self.stop
     }
 
-    /// The attempts behind an error that the layer returned, wherever in its source chain that is.
+    /// The attempts behind an error that the layer returned for a request, wherever in its source chain that is.
     #[must_use]
     pub fn of_error<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Self> {
         chain(error)
@@ -91,7 +91,9 @@ impl Attempts {
     }
 }
 
-/// The layer's error: the last attempt's, and the [`Attempts`] made.
+/// The layer's error for a request: the last attempt's, and the [`Attempts`] made.
+///
+/// (An error that `poll_ready` gives belongs to no request, and is the service's own.)
 ///
 /// The services return it as `BoxError`; the error of the service below is its [`source`](StdError::source), and
 /// [`into_inner`](Self::into_inner) gives it back. Code that looks for a type in an error should walk the source chain.

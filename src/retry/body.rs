@@ -1,34 +1,38 @@
 //! `ReplayBody`: a request body that is recorded as it streams, so that another attempt can send it again.
 //!
 //! All readers of one body share a *tape*: the frames recorded so far, and the source (the caller's body) while nobody
-//! holds it. A reader gives out the recorded frames first; at their end it takes the source and goes on with it,
-//! recording what it reads. Frames are recorded before they are given out, so that whoever comes next continues exactly
-//! where the source stands, and nothing is sent twice or lost.
+//! polls it. A reader gives out the recorded frames first; at their end it polls the source and records what it reads.
+//! Frames are recorded before they are given out, so that whoever comes next continues exactly where the source stands,
+//! and nothing is sent twice or lost.
 //!
 //! ```text
 //!             source ended                 over the limit, or the source failed
-//! Complete ◄─────────────── Recording ───────────────► Lost (frames dropped; the holder streams on)
+//! Complete ◄─────────────── Recording ───────────────► Lost (frames dropped; the reader that met it streams on)
 //! ```
 //!
-//! - The source is owned by one reader at a time and polled outside the lock. A reader that is dropped puts it back.
-//! - The reader made last has the right to it. It takes the right when it reaches the end of the tape; from then on an
-//!   older reader that still holds the source (an attempt that failed while its upload was under way) gives it up when it
-//!   is next polled, for which it is woken, and ends with an error.
+//! - The source lies on the tape, except while a reader polls it, outside the lock. So a reader that is held and not
+//!   polled (an attempt that failed while its upload waited for the peer) keeps nothing from the others.
+//! - The reader made last has the right to it, and takes the right when it reaches the end of the tape. An older reader
+//!   that waits for the source is woken then, and ends with an error when it is next polled. Where it polls the source at
+//!   that very moment, the newer one waits until the source is back, and has what it gave on the tape.
 //! - A complete tape needs no source: any number of readers may play it at once (hedging).
 //! - A reader can be *promised* the body: from then on an older one that still reads may fill the tape, but no longer lose
 //!   it. (The upload of an attempt that was answered early goes on while the answer is drained.)
 
+mod turns;
+
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
 use tower::BoxError;
 
-use super::tape::{Recorded, ReplayError, State, Tape};
+use self::turns::{Turn, wake};
+use super::tape::{Recorded, State, Tape};
 
 /// A request body that can be sent more than once, up to a limit.
 ///
@@ -55,7 +59,7 @@ pub struct ReplayBody<B> {
     tape: Option<Arc<Mutex<Tape<B>>>>,
     /// The order in which the readers were made.
     number: u64,
-    /// While this reader holds it.
+    /// While this reader polls it, and for good once it is detached.
     source: Option<Pin<Box<B>>>,
     /// Frames given out from the tape, or recorded on it while they were given out.
     next: usize,
@@ -66,15 +70,6 @@ pub struct ReplayBody<B> {
     ended: bool,
     /// The tape is lost and this reader holds the source: there is no need to look at the tape again.
     detached: bool,
-}
-
-/// What a look at the tape tells a reader to do.
-enum Turn {
-    Give { frame: Recorded, last: bool },
-    End,
-    PollSource,
-    Wait,
-    Fail(ReplayError),
 }
 
 impl<B> ReplayBody<B> {
@@ -93,8 +88,8 @@ impl<B> ReplayBody<B> {
     /// Another reader, from the beginning.
     ///
     /// Before the body has been recorded whole, the newest reader that reaches the end of what is recorded takes over the
-    /// rest; older ones end with an error there. Where the body [cannot be replayed](Self::is_replayable) any more, the
-    /// reader ends with an error too.
+    /// rest, whether older ones are read on, held or dropped; those end with an error there. Where the body
+    /// [cannot be replayed](Self::is_replayable) any more, the reader ends with an error too.
     #[must_use]
     pub fn replay(&self) -> Self {
         let number = self.tape.as_ref().map_or(0, |tape| {
@@ -153,97 +148,6 @@ impl<B> ReplayBody<B> {
         }
     }
 
-    /// Decides, under the lock, what is next for this reader. Wakes and drops nothing there.
-    fn turn(&mut self, cx: &Context<'_>) -> Turn {
-        let Some(tape) = &self.tape else {
-            return Turn::End;
-        };
-        let mut tape = tape.lock();
-        if let Some(frame) = tape.frames.get(self.next) {
-            let frame = frame.clone();
-            let last = tape.state == State::Complete && self.next + 1 == tape.frames.len();
-            return Turn::Give { frame, last };
-        }
-        match tape.state {
-            State::Complete => Turn::End,
-            State::Lost if self.source.is_some() => Turn::PollSource,
-            State::Lost => Turn::Fail(ReplayError::Lost),
-            State::Recording if self.number < tape.entitled => {
-                tape.source = self.source.take().or_else(|| tape.source.take());
-                let woken = tape.waiting.take();
-                drop(tape);
-                wake(woken);
-                Turn::Fail(ReplayError::TakenOver)
-            }
-            State::Recording => {
-                tape.entitled = self.number;
-                self.source = self.source.take().or_else(|| tape.source.take());
-                if self.source.is_some() {
-                    return Turn::PollSource;
-                }
-                let displaced = tape.waiting.replace(cx.waker().clone());
-                let holder = tape.holding.take();
-                drop(tape);
-                wake(displaced.filter(|displaced| !displaced.will_wake(cx.waker())));
-                wake(holder);
-                Turn::Wait
-            }
-        }
-    }
-
-    /// The source is not ready. False when somebody else became entitled to it since the last look at the tape.
-    fn holds_on(&self, cx: &Context<'_>) -> bool {
-        let Some(tape) = self.tape.as_ref().filter(|_| !self.detached) else {
-            return true;
-        };
-        let mut tape = tape.lock();
-        if tape.entitled != self.number {
-            return false;
-        }
-        let former = tape.holding.replace(cx.waker().clone());
-        drop(tape);
-        drop(former);
-        true
-    }
-
-    /// Records what the source gave, before it is given out.
-    fn record(&mut self, frame: &Recorded, last: bool) {
-        if last {
-            self.ended = true;
-            self.source = None;
-        }
-        let Some(tape) = self.tape.as_ref().filter(|_| !self.detached) else {
-            return;
-        };
-        let mut tape = tape.lock();
-        let lost = tape.record(frame, self.number);
-        if last {
-            tape.finish(State::Complete);
-        }
-        self.detached = tape.state == State::Lost;
-        self.next = tape.frames.len();
-        let woken = match tape.state {
-            State::Recording => None,
-            State::Complete | State::Lost => tape.waiting.take(),
-        };
-        drop(tape);
-        drop(lost);
-        wake(woken);
-    }
-
-    /// The source has ended, well or not.
-    fn finish(&mut self, state: State) {
-        self.ended = true;
-        self.source = None;
-        let Some(tape) = &self.tape else { return };
-        let mut tape = tape.lock();
-        let lost = tape.finish(state);
-        let woken = tape.waiting.take();
-        drop(tape);
-        drop(lost);
-        wake(woken);
-    }
-
     fn give(&mut self, frame: Recorded) -> Frame<Bytes> {
         match frame {
             Recorded::Data(data) => {
@@ -289,7 +193,7 @@ where
                 Turn::PollSource => match this.poll_source(cx) {
                     Poll::Ready(None) => {}
                     Poll::Ready(Some(given)) => return Poll::Ready(Some(given)),
-                    Poll::Pending if this.holds_on(cx) => return Poll::Pending,
+                    Poll::Pending if this.waits(cx) => return Poll::Pending,
                     Poll::Pending => {}
                 },
             }
@@ -322,29 +226,31 @@ where
         let Some(source) = &mut self.source else {
             return Poll::Ready(None);
         };
-        match std::task::ready!(source.as_mut().poll_frame(cx)) {
-            Some(Ok(frame)) => {
-                let last = source.is_end_stream();
-                let Some(frame) = Recorded::from_frame(frame) else {
-                    return Poll::Ready(None);
-                };
-                self.record(&frame, last);
-                Poll::Ready(Some(Ok(self.give(frame))))
-            }
-            Some(Err(error)) => {
-                self.finish(State::Lost);
-                Poll::Ready(Some(Err(error.into())))
-            }
-            None => {
-                self.finish(State::Complete);
-                Poll::Ready(None)
-            }
+        loop {
+            return match std::task::ready!(source.as_mut().poll_frame(cx)) {
+                Some(Ok(frame)) => {
+                    let last = source.is_end_stream();
+                    let Some(frame) = Recorded::from_frame(frame) else {
+                        continue;
+                    };
+                    self.record(&frame, last);
+                    Poll::Ready(Some(Ok(self.give(frame))))
+                }
+                Some(Err(error)) => {
+                    self.finish(State::Lost);
+                    Poll::Ready(Some(Err(error.into())))
+                }
+                None => {
+                    self.finish(State::Complete);
+                    Poll::Ready(None)
+                }
+            };
         }
     }
 }
 
 impl<B> Drop for ReplayBody<B> {
-    /// Puts the source back for whoever comes next.
+    /// Puts the source back for whoever comes next, should it have panicked while it was polled.
     fn drop(&mut self) {
         let Some(tape) = self.tape.as_ref().filter(|_| self.source.is_some()) else {
             return;
@@ -353,8 +259,7 @@ impl<B> Drop for ReplayBody<B> {
         if tape.state != State::Recording {
             return;
         }
-        tape.source = self.source.take();
-        let woken = tape.waiting.take();
+        let woken = tape.put_back(self.source.take());
         drop(tape);
         wake(woken);
     }
@@ -377,12 +282,10 @@ impl<B> fmt::Debug for ReplayBody<B> {
     }
 }
 
-fn wake(waker: Option<Waker>) {
-    if let Some(waker) = waker {
-        waker.wake();
-    }
-}
-
 #[cfg(test)]
 #[path = "body_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "body_turns_tests.rs"]
+mod turns_tests;

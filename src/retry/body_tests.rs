@@ -1,4 +1,4 @@
-//! Recording and replaying: once, again, over the limit, handed over in the middle.
+//! Recording and replaying: once, again, over the limit, one reader after the other.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -14,10 +14,10 @@ use super::*;
 
 /// A body by script: what it gives, one frame for each poll; None is a poll that is pending.
 #[derive(Default)]
-struct Script(VecDeque<Option<Result<Frame<Bytes>, io::Error>>>);
+pub(super) struct Script(pub(super) VecDeque<Option<Result<Frame<Bytes>, io::Error>>>);
 
 impl Script {
-    fn of(chunks: &[&'static str]) -> Self {
+    pub(super) fn of(chunks: &[&'static str]) -> Self {
         Self(
             chunks
                 .iter()
@@ -26,7 +26,7 @@ impl Script {
         )
     }
 
-    fn then(mut self, step: Option<Result<Frame<Bytes>, io::Error>>) -> Self {
+    pub(super) fn then(mut self, step: Option<Result<Frame<Bytes>, io::Error>>) -> Self {
         self.0.push_back(step);
         self
     }
@@ -48,7 +48,7 @@ impl Body for Script {
     }
 }
 
-async fn next<B>(body: &mut ReplayBody<B>) -> Option<Bytes>
+pub(super) async fn next<B>(body: &mut ReplayBody<B>) -> Option<Bytes>
 where
     ReplayBody<B>: Body<Data = Bytes, Error = BoxError>,
 {
@@ -57,7 +57,7 @@ where
         .map(|frame| frame.unwrap().into_data().unwrap())
 }
 
-async fn text<B>(body: ReplayBody<B>) -> String
+pub(super) async fn text<B>(body: ReplayBody<B>) -> String
 where
     ReplayBody<B>: Body<Data = Bytes, Error = BoxError>,
 {
@@ -109,36 +109,6 @@ async fn a_reader_dropped_in_the_middle_is_continued() {
     let third = second.replay();
     drop(second);
     assert_eq!(text(third).await, "abc");
-}
-
-#[tokio::test]
-async fn a_promise_keeps_what_an_older_reader_reads_beyond_the_limit() {
-    // R10: one frame of it, and no more.
-    let mut first = ReplayBody::new(Script::of(&["ab", "cd", "ef", "gh"]), 3);
-    assert_eq!(next(&mut first).await.unwrap(), "ab");
-    let promised = first.promise().unwrap();
-    assert_eq!(next(&mut first).await.unwrap(), "cd");
-    assert!(
-        first.frame().await.unwrap().is_err(),
-        "the promised reader has the rest"
-    );
-    assert!(promised.is_replayable());
-    let again = promised.replay();
-    assert_eq!(text(promised).await, "abcdefgh");
-    assert!(!again.is_replayable(), "which is over the limit");
-    assert!(again.promise().is_none());
-}
-
-#[tokio::test]
-async fn a_promise_lets_an_older_reader_end() {
-    // R10
-    let mut first = ReplayBody::new(Script::of(&["ab", "cd"]), 4);
-    assert_eq!(next(&mut first).await.unwrap(), "ab");
-    let promised = first.promise().unwrap();
-    assert_eq!(next(&mut first).await.unwrap(), "cd");
-    assert!(next(&mut first).await.is_none() && promised.is_recorded());
-    assert_eq!(text(promised).await, "abcd");
-    assert!(ReplayBody::new(Empty::<Bytes>::new(), 0).promise().is_some());
 }
 
 #[tokio::test]
@@ -222,60 +192,6 @@ fn the_size_counts_down_from_what_the_source_said() {
     assert!(frame.unwrap().is_ok());
     assert_eq!(again.size_hint().exact(), Some(0));
     assert_eq!(first.replay().size_hint().exact(), Some(5));
-}
-
-#[test]
-fn an_older_reader_that_holds_the_source_gives_it_up() {
-    // R10: the upload of a failed attempt is still under way when the next one begins.
-    let script = Script::of(&["a"])
-        .then(None)
-        .then(Some(Ok(Frame::data(Bytes::from_static(b"b")))));
-    let body = ReplayBody::new(script, 100);
-    let mut old = task::spawn(body.replay());
-    let mut new = task::spawn(body.replay());
-    let poll = |reader: &mut task::Spawn<ReplayBody<Script>>| reader.enter(|cx, body| body.poll_frame(cx));
-    let data = |frame: Option<Result<Frame<Bytes>, BoxError>>| frame.unwrap().unwrap().into_data().unwrap();
-
-    assert_eq!(data(assert_ready!(poll(&mut old))), "a");
-    assert_pending!(poll(&mut old));
-    assert_eq!(data(assert_ready!(poll(&mut new))), "a");
-    assert_pending!(poll(&mut new));
-    assert!(old.is_woken(), "it is asked for the source");
-    assert!(assert_ready!(poll(&mut old)).unwrap().is_err());
-    assert!(new.is_woken());
-    assert_eq!(data(assert_ready!(poll(&mut new))), "b");
-    assert!(assert_ready!(poll(&mut new)).is_none());
-    assert!(assert_ready!(poll(&mut old)).is_none());
-    assert!(body.is_recorded());
-}
-
-#[test]
-fn an_older_reader_that_is_dropped_hands_the_source_over() {
-    // R10
-    let body = ReplayBody::new(Script::default().then(None), 100);
-    let mut old = task::spawn(body.replay());
-    let mut new = task::spawn(body.replay());
-    assert_pending!(old.enter(|cx, body| body.poll_frame(cx)));
-    assert_pending!(new.enter(|cx, body| body.poll_frame(cx)));
-    drop(old);
-    assert!(new.is_woken());
-    assert!(assert_ready!(new.enter(|cx, body| body.poll_frame(cx))).is_none());
-}
-
-#[test]
-fn a_recorded_body_is_read_by_two_at_once() {
-    // R15
-    let body = ReplayBody::new(Script::of(&["a", "b"]), 100);
-    let (mut one, mut two) = (task::spawn(body.replay()), task::spawn(body.replay()));
-    let all = |reader: &mut task::Spawn<ReplayBody<Script>>| {
-        assert_ready!(reader.enter(|cx, body| body.poll_frame(cx))).map(Result::unwrap)
-    };
-    while all(&mut one).is_some() {}
-    let mut three = task::spawn(body.replay());
-    for _ in 0..2 {
-        assert!(all(&mut two).unwrap().is_data() && all(&mut three).unwrap().is_data());
-    }
-    assert!(all(&mut two).is_none() && all(&mut three).is_none());
 }
 
 #[test]
@@ -374,45 +290,4 @@ fn a_body_over_its_limit_streams_on_with_its_pauses() {
     }
     assert_eq!(given, b"abcdef");
     assert!(!body.is_replayable() && assert_ready!(body.enter(|cx, body| body.poll_frame(cx))).is_none());
-}
-
-/// While it is polled for the first time, the reader in it gets a poll of its own, as if on another thread.
-struct Meanwhile {
-    other: Arc<Mutex<Option<task::Spawn<ReplayBody<Self>>>>>,
-    polled: bool,
-}
-
-impl Body for Meanwhile {
-    type Data = Bytes;
-    type Error = io::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
-        if std::mem::replace(&mut self.polled, true) {
-            return Poll::Ready(None);
-        }
-        if let Some(other) = &mut *self.other.lock() {
-            assert_pending!(other.enter(|cx, body| body.poll_frame(cx)));
-        }
-        Poll::Pending
-    }
-}
-
-#[test]
-fn a_reader_that_is_overtaken_while_it_polls_the_source_gives_it_up_at_once() {
-    // R10, R15: nobody would wake it for that.
-    let other = Arc::default();
-    let source = Meanwhile {
-        other: Arc::clone(&other),
-        polled: false,
-    };
-    let mut older = task::spawn(ReplayBody::new(source, 10));
-    *other.lock() = Some(task::spawn(older.replay()));
-    let given_up = assert_ready!(older.enter(|cx, body| body.poll_frame(cx)));
-    assert!(given_up.unwrap().is_err());
-    let mut newer = other.lock().take().unwrap();
-    assert!(newer.is_woken());
-    assert!(assert_ready!(newer.enter(|cx, body| body.poll_frame(cx))).is_none());
 }

@@ -7,7 +7,7 @@
 use std::error::Error as StdError;
 use std::io;
 
-use super::outcome::{Failure, Outcome};
+use super::outcome::{Failure, Outcome, Verdict};
 use crate::error::{Error, Kind};
 
 /// How deep a source chain is followed.
@@ -68,7 +68,10 @@ fn recognise(error: &(dyn StdError + 'static)) -> Option<Found> {
 /// h2pool's error knows whether the request was processed (P22).
 fn of_ours(error: &Error) -> Found {
     let failure = failure_of_ours(error);
-    if !error.is_transient() || failure == Failure::Body {
+    if failure == Failure::Body {
+        return of_body(error);
+    }
+    if !error.is_transient() {
         return last(failure);
     }
     match (error.is_unprocessed(), failure) {
@@ -79,6 +82,16 @@ fn of_ours(error: &Error) -> Found {
     }
 }
 
+/// A body that failed by itself, not with its connection. The request's is the caller's own. The response's is that of a
+/// service that stands in for the pool, and means what it would mean from there, except that a response had come.
+fn of_body(error: &Error) -> Found {
+    let cause = error.source().filter(|_| error.is_in_response_body());
+    match cause.map(classify) {
+        Some(found) if found.outcome.verdict() != Verdict::Final => transient(found.failure),
+        _ => last(Failure::Body),
+    }
+}
+
 fn failure_of_ours(error: &Error) -> Failure {
     if error.is_certificate() {
         Failure::Certificate
@@ -86,7 +99,7 @@ fn failure_of_ours(error: &Error) -> Failure {
         Failure::Config
     } else if error.is_saturated() || error.is_closed() || error.is_h1_only() {
         Failure::Refusal
-    } else if error.is_body() {
+    } else if error.kind() == Kind::Body {
         Failure::Body
     } else if error.is_connect() {
         Failure::Connect
@@ -103,8 +116,8 @@ fn failure_of_ours(error: &Error) -> Failure {
     }
 }
 
-/// RFC 9113 §8.7: what a GOAWAY excludes, and what is refused, was not processed. Only errors before the response's head
-/// come here, so that a remote GOAWAY means that it excluded the stream.
+/// RFC 9113 §8.7: what a GOAWAY excludes, and what is refused, was not processed. In the layer only errors before the
+/// response's head come here, so that a remote GOAWAY means that it excluded the stream.
 fn of_h2(error: &h2::Error) -> Option<Found> {
     let reason = error.reason();
     if reason == Some(h2::Reason::HTTP_1_1_REQUIRED) {

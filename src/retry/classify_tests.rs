@@ -60,6 +60,35 @@ fn our_own_error_speaks_for_itself() {
 }
 
 #[test]
+fn a_connection_that_breaks_within_a_response_is_no_fault_of_the_body() {
+    // W2 R4: a round of a long poll that reads its answer, or a service below the layer that does.
+    for (kind, expected, failure) in [
+        (Kind::Io, Verdict::Transient, Failure::Io),
+        (Kind::Reset, Verdict::Transient, Failure::Reset),
+        (Kind::Goaway, Verdict::Transient, Failure::Reset),
+        (Kind::KeepAlive, Verdict::Transient, Failure::Timeout),
+        (Kind::Timeout, Verdict::Transient, Failure::Timeout),
+        (Kind::Closed, Verdict::Final, Failure::Refusal),
+        (Kind::Body, Verdict::Final, Failure::Body),
+    ] {
+        let error = Error::new(kind, "x").in_body();
+        assert!(error.is_body());
+        assert_eq!(verdict(error), (expected, failure), "{kind:?}");
+    }
+    // A fallback's body is somebody else's, and judged by what it says; the request's is the caller's own.
+    let broken = || Error::new(Kind::Body, "x").with_source(io::Error::from(io::ErrorKind::ConnectionReset));
+    assert_eq!(verdict(broken().in_body()), (Verdict::Transient, Failure::Reset));
+    assert_eq!(verdict(broken()), (Verdict::Final, Failure::Body));
+    let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
+    let refused = Error::new(Kind::Body, "x").with_source(refused).in_body();
+    assert_eq!(
+        verdict(refused).0,
+        Verdict::Transient,
+        "it was processed: a response had come"
+    );
+}
+
+#[test]
 fn our_own_error_decides_wherever_it_is_in_the_chain() {
     // R1 R4
     let ours = Error::certificate(io::Error::from(io::ErrorKind::ConnectionReset));

@@ -56,7 +56,7 @@ pin_project! {
     where
         S: Service<Request<ReplayBody<B>>>,
     {
-        Attempting { #[pin] race: Race<S, B> },
+        Attempting { #[pin] race: Race<S, B, R> },
         Draining { #[pin] drain: Drain<R>, until: Instant, retry_at: Instant },
         Waiting { retry_at: Instant },
         Done,

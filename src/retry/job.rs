@@ -1,5 +1,7 @@
 //! What one request carries through its attempts, and what is made of each outcome. No waiting happens here.
 
+use std::time::Duration;
+
 use http::request;
 use http::response;
 use http::{Request, Response};
@@ -42,8 +44,19 @@ pub(super) struct Judged<R> {
     result: Result<(response::Parts, R), BoxError>,
     outcome: Outcome,
     number: u32,
+    at: Instant,
     /// Its time limit ended it.
     cut: bool,
+}
+
+/// What an end is worth while another attempt still runs.
+enum Standing {
+    /// It is returned, and the other cancelled.
+    Answer,
+    /// It is returned should the other, which is the last one allowed, bring no response.
+    Reserve,
+    /// It does not count by itself.
+    PassedOver,
 }
 
 /// What follows an outcome.
@@ -144,27 +157,72 @@ impl<B> Job<B> {
             result,
             outcome,
             number,
+            at: clock::now(),
             cut,
         }
     }
 
-    /// An end that does not count by itself, since another attempt still runs.
-    pub(super) fn pass_over<R>(&mut self, judged: &Judged<R>) {
-        let now = clock::now();
-        self.report(judged, None, now);
+    /// What counts of an end, if anything does yet: `alone`, no other attempt runs beside it.
+    pub(super) fn weigh<R>(
+        &mut self,
+        end: End<R>,
+        number: u32,
+        alone: bool,
+        reserve: &mut Option<Box<Judged<R>>>,
+    ) -> Option<Judged<R>> {
+        let judged = self.judge(end, number);
+        if alone {
+            return Some(self.after_both(judged, reserve.take().map(|reserve| *reserve)));
+        }
+        match self.standing(&judged) {
+            Standing::Answer => return Some(judged),
+            Standing::Reserve => *reserve = Some(Box::new(judged)),
+            Standing::PassedOver => self.pass_over(&judged),
+        }
+        None
+    }
+
+    /// The last end counts, unless it is an error and there is a response in reserve.
+    fn after_both<R>(&mut self, judged: Judged<R>, reserve: Option<Judged<R>>) -> Judged<R> {
+        let (counts, other) = match (reserve, &judged.result) {
+            (None, _) => return judged,
+            (Some(reserve), Ok(_)) => (judged, reserve),
+            (Some(reserve), Err(_)) => (reserve, judged),
+        };
+        self.pass_over(&other);
+        counts
+    }
+
+    /// An error is never an answer: the other attempt may fare better. Nor is a response that would be retried.
+    fn standing<R>(&self, judged: &Judged<R>) -> Standing {
+        if judged.result.is_err() {
+            return Standing::PassedOver;
+        }
+        let elapsed = judged.at.saturating_duration_since(self.started);
+        // What the shortest of all delays rules out after the first of all attempts is ruled out.
+        match self.limits.decide(1, elapsed, &judged.outcome, 0.0) {
+            Decision::Stop(_) => Standing::Answer,
+            Decision::Retry { .. } if self.limits.allows_another(self.number()) => Standing::PassedOver,
+            Decision::Retry { .. } => Standing::Reserve,
+        }
+    }
+
+    /// An end that does not count by itself.
+    fn pass_over<R>(&mut self, judged: &Judged<R>) {
+        self.report(judged, None);
         self.note(&judged.outcome);
-        self.passed_over = Some((judged.outcome, now));
+        self.passed_over = Some((judged.outcome, judged.at));
     }
 
     /// Decides what follows an end, and reports both.
     pub(super) fn settle<R>(&mut self, mut judged: Judged<R>) -> Next<R> {
         let now = clock::now();
-        if let Some((other, at)) = self.passed_over.take().filter(|_| !judged.is_answer()) {
+        if let Some((other, at)) = self.passed_over.take().filter(|_| !judged.is_final()) {
             let since = now.saturating_duration_since(at);
             judged.outcome = judged.outcome.beside(&other, since);
         }
         let decision = self.decide(&judged, now);
-        self.report(&judged, Some(decision), now);
+        self.report(&judged, Some(decision));
         match decision {
             Decision::Retry { after } => {
                 self.note(&judged.outcome);
@@ -192,7 +250,10 @@ impl<B> Job<B> {
             .decide(self.attempts.count(), elapsed, outcome, random);
         match decision {
             // Beyond what a clock can count, and so beyond any server's lifetime.
-            Decision::Retry { after } if now.checked_add(after).is_none() => Decision::Stop(Stop::RetryAfter),
+            Decision::Retry { after } if is_never(now, after) => Decision::Stop(match outcome.delay() {
+                Some(asked) if is_never(now, asked) => Stop::RetryAfter,
+                _ => Stop::Deadline,
+            }),
             Decision::Retry { .. } if !self.body.is_replayable() => Decision::Stop(Stop::Body),
             Decision::Retry { .. } if !self.afford(outcome) => Decision::Stop(Stop::Budget),
             Decision::Retry { .. } if !self.promise_body() => Decision::Stop(Stop::Body),
@@ -255,11 +316,11 @@ impl<B> Job<B> {
         }
     }
 
-    fn report<R>(&self, judged: &Judged<R>, decision: Option<Decision>, now: Instant) {
+    fn report<R>(&self, judged: &Judged<R>, decision: Option<Decision>) {
         report(&Report {
             method: &self.head.method,
             attempt: judged.number,
-            elapsed: now.saturating_duration_since(self.started),
+            elapsed: judged.at.saturating_duration_since(self.started),
             reason: judged.outcome.reason(),
             error: judged.result.as_ref().err().map(|error| &**error as _),
             decision,
@@ -268,9 +329,13 @@ impl<B> Job<B> {
 }
 
 impl<R> Judged<R> {
-    /// Whether it is an answer to be returned, so that it need not wait for another attempt that still runs. An error
-    /// is none: the other attempt may fare better.
-    pub(super) fn is_answer(&self) -> bool {
+    /// Whether it is a response to be returned as it is. An error is none, even a final one.
+    fn is_final(&self) -> bool {
         self.result.is_ok() && self.outcome.verdict() == Verdict::Final
     }
+}
+
+/// Whether the clock ends before this delay does.
+fn is_never(now: Instant, delay: Duration) -> bool {
+    now.checked_add(delay).is_none()
 }

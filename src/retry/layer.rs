@@ -18,8 +18,9 @@ use super::policy::RetryPolicy;
 /// A service that sends requests again as its [`RetryPolicy`] says.
 ///
 /// It takes `Request<B>` for any body, and hands `Request<ReplayBody<B>>` to the service below, which has to be `Clone`
-/// (every attempt polls its own instance ready; tower's `buffer` makes a service of any other kind `Clone`). Its error is [`BoxError`]: a [`RetryError`](super::RetryError) around the
-/// last attempt's.
+/// (every attempt polls its own instance ready; tower's `buffer` makes a service of any other kind `Clone`). Its error is
+/// [`BoxError`]: from `call`, a [`RetryError`](super::RetryError) around the last attempt's; from `poll_ready`, where there
+/// is no request yet, the error of the service below as it is.
 #[derive(Clone, Debug)]
 pub struct Retry<S> {
     inner: S,
@@ -40,7 +41,8 @@ impl<S> Retry<S> {
     /// `Send` ("implementation of `From` is not general enough").
     ///
     /// # Errors
-    /// As the service: a [`RetryError`](super::RetryError) around the last attempt's.
+    /// A [`RetryError`](super::RetryError) around the last attempt's; or, where the service below is no longer usable before
+    /// the first attempt (its `poll_ready` fails), that error as it is.
     ///
     /// # Cancel safety
     /// Dropped at any point, it ends the attempt in flight and sends nothing more.

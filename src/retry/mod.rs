@@ -65,12 +65,34 @@
 //!   A refused certificate is known by rustls's errors and by [`InvalidData`](std::io::ErrorKind::InvalidData); under a
 //!   client that uses another TLS library it is a connection that could not be opened, unless a classifier knows better.
 //!
-//! `x-should-retry: false` makes any response final, `true` makes any 4xx and 5xx transient.
+//! `x-should-retry: false` makes any response final, `true` makes any 4xx and 5xx transient; where both are said, `false`
+//! counts.
+//!
+//! # Which errors are known
+//!
+//! An error is known by any error in its source chain whose type the layer knows; an error that nobody knows is final.
+//! Some types it can know only with the crate's feature that brings the library, whatever client is below:
+//!
+//! | errors | known with |
+//! | --- | --- |
+//! | h2pool's own, h2's, [`std::io::Error`] by its kind, the time limits of tokio and tower | always |
+//! | hyper's: the response ended early, the connection closed or gone, a time limit, a malformed response | `http1` or `tcp` |
+//! | those of hyper-util's client: no connection could be opened, whatever the cause (a name that is not found, say) | `http1` and `tcp` |
+//! | rustls's: a refused certificate, wherever it is in the chain | `tls` |
+//!
+//! The default features have all of them. Without them an error of hyper's is still known by an [`std::io::Error`] beneath
+//! it (refused, reset, timed out), but not a response that ended early, which has no cause: over hyper's, hyper-util's or
+//! reqwest's client, ask for `http1` and `tcp`, or say it by [`classify_error`](RetryPolicy::classify_error).
+//!
+//! Where a service below reads the response's body itself and fails with it, as h2pool's and hyper's bodies do when their
+//! connection is lost, that is an error before the response, too.
 //!
 //! # How soon
 //!
 //! Back-off is [exponential with full jitter](RetryPolicy::backoff). `Retry-After` (seconds, or an HTTP date in any of its
-//! forms) and `retry-after-ms` take its place where they ask for at least its base, and are a lower bound otherwise. A
+//! forms) and `retry-after-ms` take its place where they ask for at least its base, and are a lower bound otherwise. Where
+//! both are there, `retry-after-ms` counts, being finer; of several values of one header the longest; and a classifier's
+//! own [`retry_after`](Outcome::retry_after) before any of them. Decimal fractions are understood in both. A
 //! delay above [`max_retry_after`](RetryPolicy::max_retry_after), or one that would reach the deadline, is not waited for:
 //! the response is returned at once, never retried earlier than asked. Malformed headers are ignored.
 //!
@@ -84,6 +106,10 @@
 //! (60 s), and a [time limit for each attempt](RetryPolicy::attempt_timeout) (none) bound one request;
 //! [`RetryOptions`] changes them for a single one. A [`RetryBudget`] bounds the retries of all requests together, so that
 //! retries do not turn a weak server into a dead one: give one to every client of weight.
+//!
+//! What a server refused unprocessed is free of the budget, up to three times for one request. Over an h2pool the two
+//! multiply: the pool sends each attempt again by itself up to [`max_replays`](crate::PoolConfig::max_replays) times (3), so
+//! that a server that refuses everything sees 4 × 4 streams of one request before the budget is asked.
 //!
 //! Two settings for a fleet that wakes at once (a gateway answers 503 for the seconds that something takes to start) are
 //! worth thought. There the deadline is what matters, not a count: `max_attempts(0)`. And every one of the requests needs
@@ -101,7 +127,8 @@
 //!
 //! # What is learned
 //!
-//! Every response carries an [`Attempts`] extension, every error is a [`RetryError`] around the last one. When a limit is
+//! Every response carries an [`Attempts`] extension, the error of every request is a [`RetryError`] around the last one. (A
+//! service that is no longer usable before the first attempt says so through `poll_ready`, by its own error.) When a limit is
 //! reached, the last response is returned as `Ok`, and the last error as `Err`. Every outcome is a `tracing` event (target
 //! `h2pool::retry`, fields `method`, `attempt`, `elapsed_ms`, `status` or `error.kind` and `error.message`, `delay_ms`,
 //! `stop`, and `beside` for an answer that does not count by itself because a hedge still runs). It is at level DEBUG, or
@@ -167,6 +194,27 @@
 //!     .service(reqwest::Client::new());
 //! ```
 //!
+//! # With tonic
+//!
+//! A generated client, or tonic's own `Grpc`, takes the layer over the pool as its transport:
+//!
+//! ```text
+//! let policy = RetryPolicy::default()
+//!     .methods([Method::POST]) // only where every call is safe to repeat
+//!     .classify_response(|head| {
+//!         // 14 is UNAVAILABLE
+//!         let unavailable = head.headers.get("grpc-status").is_some_and(|status| status == "14");
+//!         unavailable.then(Outcome::transient)
+//!     });
+//! let pool = H2Pool::builder().http2_prior_knowledge(true).build()?; // for an http:// origin
+//! let client = GreeterClient::with_origin(Retry::new(policy, pool), "http://greeter.internal:50051".parse()?);
+//! ```
+//!
+//! Every call is a POST, which is retried only if it was not processed, unless the policy or
+//! [`RetryOptions::any_method`] says otherwise. A gRPC failure is HTTP status 200: without such a classifier it is a
+//! success. The layer sees a `grpc-status` in the response's head, where servers put it that fail before they answer; one in
+//! the trailers comes too late for it.
+//!
 //! # With `tower::retry`
 //!
 //! [`RetryPolicy::tower_policy`] gives a policy for tower's own retry layer, for the subset that fits it.
@@ -175,6 +223,7 @@ mod attempt;
 mod attempts;
 pub(crate) mod backoff;
 mod body;
+mod buckets;
 mod budget;
 pub(crate) mod classify;
 pub(crate) mod clock;

@@ -230,9 +230,10 @@ pub enum Stop {
     Disabled,
     /// As many attempts as allowed have been made.
     Attempts,
-    /// The deadline has passed, or would pass before another attempt could start.
+    /// The deadline has passed, or would pass before another attempt could start; or, without a deadline, the back-off is
+    /// longer than the clock can count.
     Deadline,
-    /// The server asks for a longer delay than the policy waits.
+    /// The server, or the classifier, asks for a longer delay than the policy waits.
     RetryAfter,
     /// The budget is spent.
     Budget,

@@ -179,7 +179,8 @@ impl RetryPolicy {
     /// whole, a second attempt is sent beside the first. Default: `None`, off.
     ///
     /// The first answer wins and the other attempt is cancelled; an error, or an answer that would be retried, does not win
-    /// while the other attempt still runs. Only the first attempt of a request is hedged. A hedge counts as an attempt and draws on
+    /// while the other attempt still runs. Where no further attempt is allowed, such an answer is kept, and returned should
+    /// the other end with an error. Only the first attempt of a request is hedged. A hedge counts as an attempt and draws on
     /// the budget.
     #[must_use]
     pub fn hedge(self, delay: impl Into<Option<Duration>>) -> Self {

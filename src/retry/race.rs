@@ -2,9 +2,13 @@
 //!
 //! ```text
 //! first ──────────────┬─ hedge_at ─────────────────────► answer ─┐
-//!                     └─ (body recorded, budget) hedge ► answer ─┴─► the first that is final wins; an error, or one that
-//!                                                                    would be retried, only when the other is over too
+//!                     └─ (body recorded, budget) hedge ► answer ─┴─► the first response that would not be retried wins;
+//!                                                                    an error, or one that would be, counts only when
+//!                                                                    the other is over too
 //! ```
+//!
+//! A response that would be retried if the other attempt were not the last one allowed is held in reserve: it is returned
+//! should that one end with an error.
 //!
 //! Answers are looked at before the clock, so that one that is there at the very instant of a limit counts. All limits
 //! share the caller's one timer.
@@ -24,7 +28,7 @@ use super::clock;
 use super::job::{Job, Judged};
 
 pin_project! {
-    pub(super) struct Race<S, B>
+    pub(super) struct Race<S, B, R>
     where
         S: Service<Request<ReplayBody<B>>>,
     {
@@ -32,10 +36,11 @@ pin_project! {
         first: Option<Attempt<S, B>>,
         hedge: Option<Pin<Box<Attempt<S, B>>>>,
         hedge_at: Option<Instant>,
+        reserve: Option<Box<Judged<R>>>,
     }
 }
 
-impl<S, B> Race<S, B>
+impl<S, B, R> Race<S, B, R>
 where
     S: Service<Request<ReplayBody<B>>>,
 {
@@ -44,11 +49,12 @@ where
             first: Some(first),
             hedge: None,
             hedge_at,
+            reserve: None,
         }
     }
 }
 
-impl<S, B, R> Race<S, B>
+impl<S, B, R> Race<S, B, R>
 where
     S: Service<Request<ReplayBody<B>>, Response = Response<R>> + Clone,
     S::Error: Into<BoxError>,
@@ -91,11 +97,10 @@ where
             if let Poll::Ready(end) = polled {
                 let (service, number) = (first.service(), first.number());
                 this.first.set(None);
-                let judged = job.judge(end, number);
-                if judged.is_answer() || this.hedge.is_none() {
-                    return Poll::Ready((judged, service));
+                let alone = this.hedge.is_none();
+                if let Some(counts) = job.weigh(end, number, alone, this.reserve) {
+                    return Poll::Ready((counts, service));
                 }
-                job.pass_over(&judged);
             }
         }
         if let Some(hedge) = this.hedge.as_mut() {
@@ -106,11 +111,10 @@ where
             if let Poll::Ready(end) = polled {
                 let (service, number) = (hedge.service(), hedge.number());
                 *this.hedge = None;
-                let judged = job.judge(end, number);
-                if judged.is_answer() || this.first.is_none() {
-                    return Poll::Ready((judged, service));
+                let alone = this.first.is_none();
+                if let Some(counts) = job.weigh(end, number, alone, this.reserve) {
+                    return Poll::Ready((counts, service));
                 }
-                job.pass_over(&judged);
             }
         }
         Poll::Pending

@@ -1,4 +1,4 @@
-//! The tape behind `ReplayBody`: what has been recorded of a body, and the body itself while no reader holds it.
+//! The tape behind `ReplayBody`: what has been recorded of a body, and the body itself while no reader polls it.
 //! `body.rs` says how it is used; everything here happens under its lock.
 
 use std::fmt;
@@ -26,8 +26,8 @@ pub(super) struct Tape<B> {
     pub(super) promised: u64,
     /// Whoever waits for the source to be put back.
     pub(super) waiting: Option<Waker>,
-    /// Whoever holds the source and waits for it.
-    pub(super) holding: Option<Waker>,
+    /// The entitled reader, while it waits for the source to be ready.
+    pub(super) pending: Option<Waker>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -55,14 +55,28 @@ impl<B> Tape<B> {
             entitled: 0,
             promised: 0,
             waiting: None,
-            holding: None,
+            pending: None,
         }
+    }
+
+    /// Reader `number` has reached the end of the tape. Returns whom it overtakes in waiting for the source.
+    #[must_use = "it is woken after the unlock"]
+    pub(super) fn entitle(&mut self, number: u64) -> Option<Waker> {
+        let former = std::mem::replace(&mut self.entitled, number);
+        self.pending.take_if(|_| former != number)
+    }
+
+    /// The source, if there is more to come, for whoever polls it next. Returns who waits for it.
+    #[must_use = "it is woken after the unlock"]
+    pub(super) fn put_back(&mut self, source: Option<Pin<Box<B>>>) -> Option<Waker> {
+        self.source = source;
+        self.waiting.take()
     }
 
     /// Keeps a frame that reader `number` read, or gives up all of them; what it returns is dropped after the unlock.
     ///
-    /// Where the body was promised to a younger reader, the frame that crosses the limit is the last one that the older
-    /// reader gets, and is kept.
+    /// Where the body was promised to a younger reader, or one has reached the end of the tape meanwhile, the frame that
+    /// crosses the limit is the last one that the older reader gets, and is kept.
     #[must_use]
     pub(super) fn record(&mut self, frame: &Recorded, number: u64) -> Vec<Recorded> {
         let size = frame.size();
@@ -72,10 +86,11 @@ impl<B> Tape<B> {
         let left = self.limit.checked_sub(self.bytes);
         let fits = left.is_some_and(|left| size <= left) && self.frames.len() < MAX_FRAMES;
         if !fits {
-            if number >= self.promised {
+            let heir = self.promised.max(self.entitled);
+            if number >= heir {
                 return self.finish(State::Lost);
             }
-            self.entitled = self.promised;
+            self.entitled = heir;
         }
         self.bytes += size;
         self.frames.push(frame.clone());

@@ -85,7 +85,7 @@ impl Body {
     {
         let body = body.map_err(move |error| {
             let failed = Error::new(Kind::Body, "the response body failed").with_source(error);
-            failed.with_origin(&origin)
+            failed.in_body().with_origin(&origin)
         });
         Self {
             kind: Inner::Other(Mutex::new(body.boxed_unsync())),

@@ -1,6 +1,8 @@
 //! Long polls, alone and shared, on tokio's paused clock. Every contract number W1–W4 is named where it is proven.
 
 mod alone;
+mod holding;
+mod pool;
 mod shared;
 
 use std::time::Duration;

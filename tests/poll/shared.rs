@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use h2pool::poll::{LongPoll, Reply, Round, SharedWait};
 use parking_lot::Mutex;
-use tokio::time::sleep;
+use tokio::time::{sleep, sleep_until};
 
 use crate::{io, millis, now, secs, steady};
 
@@ -166,6 +166,33 @@ async fn a_poll_that_nobody_had_time_for_goes_on_for_the_next_one() {
     assert_eq!(wait.wait(secs(60)).await.unwrap(), 2);
     assert_eq!(log.rounds(), [(0, 3), (5, 30)]);
     assert!(held.is_woken());
+}
+
+#[tokio::test(start_paused = true)]
+async fn callers_with_little_time_each_are_served_by_a_server_that_holds() {
+    // W4: 800 ms each, two at a time; the value is there after 5 s.
+    let ready_at = now() + secs(5);
+    let wait = steady().share(
+        move |round: Round| async move {
+            sleep_until((now() + round.hold()).min(ready_at.max(now()))).await;
+            Ok::<_, std::io::Error>(if now() < ready_at {
+                Reply::Nothing
+            } else {
+                Reply::Value(())
+            })
+        },
+        |()| true,
+    );
+    let callers = (0..20).map(|n| {
+        let wait = wait.clone();
+        async move {
+            sleep(millis(n * 400)).await;
+            (n * 400, wait.wait(millis(800)).await.is_ok())
+        }
+    });
+    for (came, found) in join_all(callers).await {
+        assert_eq!(found, came > 4_200, "who came after {came} ms");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -252,6 +252,29 @@ async fn an_upload_that_goes_on_while_the_answer_is_drained_is_not_lost_to_the_n
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_stalled_upload_that_is_held_does_not_keep_the_body_from_the_next_attempt() {
+    // R10 R1: an early 503 of a server that reads no further; the transport keeps the body, and polls it no more.
+    let kept = Arc::new(Mutex::new(Vec::new()));
+    let service = service_fn(|request: Request<ReplayBody<Stream>>| {
+        let kept = kept.clone();
+        async move {
+            let mut body = request.into_body();
+            if kept.lock().is_empty() {
+                body.frame().await.unwrap()?;
+                kept.lock().push(body);
+                return Ok::<_, BoxError>(answer(503));
+            }
+            assert_eq!(body.collect().await?.to_bytes().len(), 30);
+            Ok(answer(200))
+        }
+    });
+    let body = stream(vec![data(10), data(10), data(10)]);
+    let response = steady().layer(service).oneshot(put(body)).await.unwrap();
+    assert_eq!(response.status(), 200);
+    assert_eq!(kept.lock().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_request_may_have_another_limit_on_what_is_recorded() {
     // R10
     for (limit, stop) in [(5, Stop::Done), (4, Stop::Body)] {

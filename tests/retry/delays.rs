@@ -131,3 +131,24 @@ async fn attempt_2000_is_as_any_other() {
     let times = server.times();
     assert_eq!(times[1_999] - times[1_998], 2_000);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_back_off_beyond_the_clocks_range_is_no_wish_of_the_servers() {
+    // R6 R7 R13: it is no panic either, nor a retry at once.
+    let policy = steady().deadline(None).backoff(Duration::MAX, Duration::MAX);
+    for (value, longest, stop) in [
+        ("", Duration::ZERO, Stop::Deadline),
+        ("1", Duration::MAX, Stop::Deadline),
+        ("18446744073709551615", Duration::MAX, Stop::RetryAfter),
+    ] {
+        let server = Server::with_header(503, "retry-after", value);
+        let policy = policy.clone().max_retry_after(longest);
+        let answer = server.ask(&policy, get()).await.unwrap();
+        assert_eq!(
+            answer.extensions().get::<Attempts>().unwrap().stop(),
+            stop,
+            "{value:?}"
+        );
+        assert_eq!(server.count(), 1);
+    }
+}

@@ -1,6 +1,7 @@
 //! A second attempt beside a slow first one.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use h2pool::retry::{Attempts, ReplayBody, RetryBudget, RetryOptions, RetryPolicy, Stop};
 use http::{Request, Uri};
@@ -160,6 +161,76 @@ async fn when_both_fail_retries_go_on_unhedged() {
         .reasons()
         .to_vec();
     assert_eq!(reasons.len(), 2);
+}
+
+/// The first answers with this `Retry-After` while the hedge hangs.
+async fn asked_to_wait(policy: RetryPolicy, seconds: &'static str) -> (Answer, u128) {
+    let server = Server::new(move |number, request| async move {
+        read(request).await;
+        if number > 1 {
+            std::future::pending::<()>().await;
+        }
+        pause(150).await;
+        let mut answer = answer(429);
+        answer
+            .headers_mut()
+            .insert("retry-after", seconds.parse().unwrap());
+        Ok(answer)
+    });
+    let before = now();
+    let answer = server.ask(&policy, get()).await;
+    assert_eq!(server.count(), 2);
+    (answer, (now() - before).as_millis())
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_asks_for_too_long_a_delay_is_returned_now() {
+    // R7 R15: above `max_retry_after`, or beyond the deadline.
+    let short = hedged().deadline(Duration::from_secs(20));
+    for (policy, seconds, stop) in [
+        (hedged(), "3600", Stop::RetryAfter),
+        (short, "20", Stop::Deadline),
+    ] {
+        let (answer, time) = asked_to_wait(policy, seconds).await;
+        let answer = answer.unwrap();
+        assert_eq!((answer.status().as_u16(), time), (429, 150));
+        assert_eq!(answer.extensions().get::<Attempts>().unwrap().stop(), stop);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_attempt_is_waited_for_and_what_the_other_answered_is_not_lost() {
+    // R13 R15: two attempts are allowed, and both are made.
+    let cases: [(Script, u64, Option<u16>); 5] = [
+        (&[(150, 503), (300, 200)], 400, Some(200)),
+        (&[(150, 503), (300, 0)], 400, Some(503)),
+        (&[(150, 503), (300, 502)], 400, Some(502)),
+        (&[(500, 0), (20, 503)], 500, Some(503)),
+        (&[(150, 0), (300, 0)], 400, None),
+    ];
+    for (script, time, status) in cases {
+        let (server, _) = server(script);
+        let before = now();
+        let answer = server.ask(&hedged().max_attempts(2), get()).await;
+        assert_eq!((now() - before, server.count()), (millis(time), 2));
+        assert_eq!(
+            answer.as_ref().ok().map(|answer| answer.status().as_u16()),
+            status
+        );
+        if status != Some(200) {
+            let stop = match &answer {
+                Ok(answer) => answer.extensions().get::<Attempts>().unwrap().stop(),
+                Err(error) => Attempts::of_error(&**error).unwrap().stop(),
+            };
+            assert_eq!(stop, Stop::Attempts);
+        }
+    }
+    let (answer, time) = asked_to_wait(hedged().max_attempts(2).attempt_timeout(millis(500)), "1").await;
+    assert_eq!(
+        (answer.unwrap().status().as_u16(), time),
+        (429, 600),
+        "the hedge was cut"
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -139,6 +139,33 @@ async fn a_service_that_fails_its_readiness_is_not_asked_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_error_of_readiness_before_any_attempt_is_passed_on_as_it_is() {
+    // R13: there is no request yet, and so no attempt to tell of.
+    #[derive(Clone)]
+    struct Dead;
+
+    impl Service<Request<ReplayBody<Body>>> for Dead {
+        type Response = Response<Body>;
+        type Error = std::fmt::Error;
+        type Future = Ready<Result<Response<Body>, std::fmt::Error>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), std::fmt::Error>> {
+            Poll::Ready(Err(std::fmt::Error))
+        }
+
+        fn call(&mut self, _: Request<ReplayBody<Body>>) -> Self::Future {
+            unreachable!("it is never ready")
+        }
+    }
+
+    let retry = steady().layer(Dead);
+    for error in [retry.request(get()).await, retry.oneshot(get()).await].map(Result::unwrap_err) {
+        assert!(error.is::<std::fmt::Error>());
+        assert!(Attempts::of_error(&*error).is_none());
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_service_can_be_cloned_boxed_and_used_again() {
     // R1
     let server = Server::statuses(&[503]);

@@ -1,11 +1,13 @@
 //! tonic calls under pressure: deadlines, cancellation, many streams over several sessions, a server that shuts down.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use futures_util::stream;
 use h2pool::H2Pool;
-use h2pool::retry::RetryPolicy;
+use h2pool::retry::{Outcome, Retry, RetryPolicy};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
@@ -177,4 +179,30 @@ async fn a_call_that_reached_nobody_is_retried_by_the_layer_between() {
     eventually("nobody is there", || pool.stats().dials_failed > 0).await;
     let _server = SumsServer::start_at(unused, 100).await;
     assert_eq!(within("an answer", call).await.unwrap().unwrap().value, 6);
+}
+
+#[tokio::test]
+async fn a_failure_in_the_answers_head_is_retried_where_a_classifier_knows_it() {
+    // R3, R5: gRPC's failures are HTTP status 200, its calls POSTs.
+    let server = SumsServer::start(100).await;
+    let pool = H2Pool::builder().http2_prior_knowledge(true).build().unwrap();
+    let heads = Arc::new(AtomicU32::new(0));
+    let seen = heads.clone();
+    let policy = RetryPolicy::default()
+        .max_attempts(3)
+        .methods([http::Method::POST])
+        .classify_response(move |head| {
+            seen.fetch_add(1, Ordering::SeqCst);
+            let status = head.headers.get("grpc-status");
+            status
+                .is_some_and(|status| status == "3")
+                .then(Outcome::transient)
+        });
+    let mut client = SumsClient::with_origin(Retry::new(policy, pool), server.uri());
+    // There is nothing to double.
+    let failed = within("an answer", client.double(Request::new(0.into()))).await;
+    assert_eq!(failed.unwrap_err().code(), Code::InvalidArgument);
+    assert_eq!(heads.load(Ordering::SeqCst), 3);
+    let doubled = within("an answer", client.double(Request::new(2.into()))).await;
+    assert_eq!((doubled.unwrap().value, heads.load(Ordering::SeqCst)), (4, 4));
 }
