@@ -52,6 +52,7 @@ impl<C: Clone> OriginState<C> {
         let session = &mut self.sessions[slot];
         let group = session.group;
         session.limit = limit;
+        session.allowed |= limit > 0;
         if !session.ready {
             session.ready = true;
             if session.phase == Phase::Active && session.retiring.is_none() {
@@ -390,6 +391,7 @@ impl<C: Clone> OriginState<C> {
             parked: 0,
             own: None,
             ready,
+            allowed: ready,
             served: false,
             judged: false,
             retiring: None,

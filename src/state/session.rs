@@ -124,6 +124,8 @@ pub(super) struct Session {
     pub(super) own: Option<WaiterId>,
     /// SETTINGS have been read.
     pub(super) ready: bool,
+    /// Its server has allowed streams.
+    pub(super) allowed: bool,
     /// A response has come.
     pub(super) served: bool,
     /// It counted as a failed dial already, or how it ends says nothing about the server.

@@ -79,11 +79,11 @@ impl<C: Clone> OriginState<C> {
         }
     }
 
-    /// No SETTINGS in time, or a limit of zero all the time. One that never served anything ends with whatever runs on
-    /// it; on one that did, what runs may finish within `drain_timeout`.
+    /// No SETTINGS in time, or a limit of zero all the time. One that never allowed or served anything ends with whatever
+    /// runs on it; on one that did, what runs may finish within `drain_timeout`.
     fn check_useful(&mut self, slot: usize, now: Instant) {
         let session = &mut self.sessions[slot];
-        let (group, useless) = (session.group, !session.ready || !session.served);
+        let (group, useless) = (session.group, !session.allowed && !session.served);
         session.useful_by = None;
         self.drain(slot, Reason::Useless, now);
         if useless {

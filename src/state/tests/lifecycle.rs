@@ -92,6 +92,21 @@ fn a_session_at_zero_that_is_busy_makes_way_and_what_runs_may_finish() {
 }
 
 #[test]
+fn a_session_that_allowed_a_stream_lets_it_finish() {
+    // P3: though nothing was answered yet.
+    let mut bench = Bench::new(|limits| limits.max_sessions = 1);
+    let waiter = bench.queue();
+    let session = bench.connect();
+    assert_eq!(bench.granted(waiter), session);
+    bench.settings(session, 5);
+    bench.settings(session, 0);
+    bench.pass(secs(11));
+    assert!(bench.killed.is_empty());
+    bench.release(session);
+    assert_eq!(bench.closed, [(session, Reason::Useless)]);
+}
+
+#[test]
 fn a_session_at_zero_that_never_served_ends_with_what_runs_on_it() {
     // P3: requests sent before SETTINGS may wait in the protocol library for ever.
     let mut bench = Bench::new(|limits| limits.max_sessions = 1);
