@@ -52,6 +52,16 @@ pub fn pool(server: &Server, config: PoolConfig) -> Result<H2Pool> {
     Ok(H2Pool::builder().config(config).tls_config(tls).build()?)
 }
 
+/// A pool that speaks HTTP/1.1 on as many connections.
+pub fn pool_h1(server: &Server, connections: usize) -> Result<H2Pool> {
+    let config = PoolConfig::default()
+        .max_h1_connections(connections)
+        .max_waiters(0);
+    let pool = pool(server, config)?;
+    pool.mark_h1_only(&server.url("/").parse()?);
+    Ok(pool)
+}
+
 /// Connections of the h2 crate, taken in turn.
 pub struct Bare {
     senders: Vec<SendRequest<Bytes>>,

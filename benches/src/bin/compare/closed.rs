@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Result;
 use bytes::Bytes;
 use clap::Args;
-use h2pool::{Origin, PoolConfig};
+use h2pool::PoolConfig;
 use h2pool_benches::closed_loop::{self, Round};
 use h2pool_benches::server::{Server, Settings};
 use h2pool_benches::stats::median;
@@ -135,14 +135,9 @@ async fn over_h2(server: &Server, turns: &Turns) -> Result<Vec<Contestant>> {
 
 /// The first is what the others are compared to.
 fn over_h1(server: &Server, turns: &Turns) -> Result<Vec<Contestant>> {
-    let config = PoolConfig::default()
-        .max_h1_connections(turns.callers)
-        .max_waiters(0);
-    let pool = transport::pool(server, config)?;
-    pool.mark_h1_only(&server.url("/").parse::<Origin>()?);
     Ok(vec![
         Contestant::new("hyper-util", transport::hyper_util(server, false)?, turns),
-        Contestant::new("h2pool", pool, turns),
+        Contestant::new("h2pool", transport::pool_h1(server, turns.callers)?, turns),
         Contestant::new("reqwest", transport::reqwest(server, false)?, turns),
     ])
 }

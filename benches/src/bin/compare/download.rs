@@ -48,6 +48,7 @@ pub(crate) async fn compare(command: &Download, options: &Options) -> Result<()>
     let bare_64 = Arc::new(Bare::open(&server, 1, 65_536).await?);
     let hyper_h2 = Arc::new(transport::hyper_util(&server, true)?);
     let hyper_h1 = Arc::new(transport::hyper_util(&server, false)?);
+    let pool_h1 = Arc::new(transport::pool_h1(&server, command.streams)?);
     let names = [
         "bare, 16 KiB frames",
         "bare, 64 KiB frames",
@@ -55,6 +56,7 @@ pub(crate) async fn compare(command: &Download, options: &Options) -> Result<()>
         "h2pool, 64 KiB frames (default)",
         "hyper-util, h2",
         "hyper-util, h1",
+        "h2pool, h1",
     ];
     let mut all = names.map(|name| (name, Figures::default()));
     for round in 0..=options.rounds {
@@ -65,6 +67,7 @@ pub(crate) async fn compare(command: &Download, options: &Options) -> Result<()>
             turn(&pool_64, &uri, command).await?,
             turn(&hyper_h2, &uri, command).await?,
             turn(&hyper_h1, &uri, command).await?,
+            turn(&pool_h1, &uri, command).await?,
         ];
         // The first round opens connections and windows.
         if round > 0 {
