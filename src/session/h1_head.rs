@@ -4,7 +4,9 @@ use http::header::{self, HeaderMap, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, Uri, Version};
 
-use super::head::{Protocol, add_length, check_length, unusable, without_user};
+use super::head::{
+    Protocol, add_length, check_host, check_length, unusable, usual_port, with_port, without_user,
+};
 use crate::error::Error;
 
 /// The head of one attempt: origin-form, or authority-form for CONNECT, and a `host`, which comes first.
@@ -17,6 +19,7 @@ pub(crate) fn for_h1(parts: &Parts, body_size: Option<u64>) -> Result<Request<()
     }
     let connect = parts.method == Method::CONNECT;
     let mut headers = HeaderMap::with_capacity(parts.headers.len() + 2);
+    check_host(&parts.headers)?;
     if !parts.headers.contains_key(header::HOST) {
         headers.insert(header::HOST, host(&parts.uri, connect)?);
     }
@@ -73,10 +76,8 @@ fn origin_form(uri: &Uri) -> Uri {
 }
 
 fn authority_form(uri: &Uri) -> Result<Uri, Error> {
-    let authority = uri
-        .authority()
-        .ok_or_else(|| Error::config("the URI of a CONNECT request needs a host and a port"))?;
-    without_user(authority).map(Uri::from)
+    let authority = uri.authority().map(without_user).transpose()?;
+    with_port(authority, uri.scheme()).map(Uri::from)
 }
 
 /// The authority without user and password and, except for CONNECT, without the scheme's own port.
@@ -86,14 +87,15 @@ fn host(uri: &Uri, connect: bool) -> Result<HeaderValue, Error> {
             "the request has neither a `host` header nor a URI with a host",
         ));
     };
-    let usual = match uri.scheme_str() {
-        Some("https") => Some(443),
-        Some("http") => Some(80),
-        _ => None,
+    let usual = usual_port(uri.scheme());
+    let port = if connect {
+        authority.port_u16().or(usual)
+    } else {
+        authority.port_u16().filter(|port| Some(*port) != usual)
     };
-    let host = match authority.port_u16() {
-        Some(port) if connect || Some(port) != usual => format!("{}:{port}", authority.host()),
-        _ => authority.host().to_owned(),
+    let host = match port {
+        Some(port) => format!("{}:{port}", authority.host()),
+        None => authority.host().to_owned(),
     };
     HeaderValue::try_from(host).map_err(unusable)
 }

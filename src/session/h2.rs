@@ -252,9 +252,9 @@ pub(crate) fn killed(reason: Reason) -> Error {
         ),
     };
     let error = Error::new(kind, message).with_unprocessed(false);
-    if matches!(reason, Reason::Goaway | Reason::Useless) {
-        error.with_timeout()
-    } else {
+    if matches!(reason, Reason::Closed | Reason::Unanswered) {
         error
+    } else {
+        error.with_timeout()
     }
 }

@@ -2,7 +2,7 @@
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
-use http::uri::{Authority, PathAndQuery};
+use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, Request, Uri, Version};
 
 use crate::error::{BoxError, Error};
@@ -63,6 +63,7 @@ pub(crate) fn for_h2(parts: &Parts, body_size: Option<u64>) -> Result<Request<()
         *headers = parts.headers.clone();
         let special = Special::among(headers);
         if special.host {
+            check_host(headers)?;
             host = headers.remove(header::HOST);
         }
         if special.one_hop {
@@ -108,6 +109,14 @@ impl Special {
         }
         found
     }
+}
+
+/// There is one `host` (RFC 9112 §3.2).
+pub(super) fn check_host(headers: &HeaderMap) -> Result<(), Error> {
+    if headers.get_all(header::HOST).iter().count() > 1 {
+        return Err(Error::config("the request has more than one `host` header"));
+    }
+    Ok(())
 }
 
 /// A request must not promise another length than its body is known to have; where that is not known, it is checked
@@ -160,6 +169,29 @@ pub(super) fn without_user(authority: &Authority) -> Result<Authority, Error> {
     }
 }
 
+/// The authority of a tunnel, whose port is never left out (RFC 9110 §9.3.6).
+pub(super) fn with_port(authority: Option<Authority>, scheme: Option<&Scheme>) -> Result<Authority, Error> {
+    match (authority, usual_port(scheme)) {
+        (Some(authority), _) if authority.port().is_some() => Ok(authority),
+        (Some(authority), Some(port)) => {
+            let host = authority.as_str().trim_end_matches(':');
+            format!("{host}:{port}").parse().map_err(unusable)
+        }
+        _ => Err(Error::config(
+            "the URI of a CONNECT request needs a host and a port",
+        )),
+    }
+}
+
+/// The scheme's own.
+pub(super) fn usual_port(scheme: Option<&Scheme>) -> Option<u16> {
+    match scheme {
+        Some(scheme) if *scheme == Scheme::HTTPS => Some(443),
+        Some(scheme) if *scheme == Scheme::HTTP => Some(80),
+        _ => None,
+    }
+}
+
 /// `host`, where it is given, is the `:authority`; a plain CONNECT has neither scheme nor path.
 fn target(parts: &Parts, host: Option<HeaderValue>) -> Result<Uri, Error> {
     let plain_connect = parts.method == Method::CONNECT && parts.extensions.get::<Protocol>().is_none();
@@ -177,7 +209,9 @@ fn target(parts: &Parts, host: Option<HeaderValue>) -> Result<Uri, Error> {
     }
     uri.authority = uri.authority.as_ref().map(without_user).transpose()?;
     if plain_connect {
-        (uri.scheme, uri.path_and_query) = (None, None);
+        let scheme = uri.scheme.take();
+        uri.authority = Some(with_port(uri.authority, scheme.as_ref())?);
+        uri.path_and_query = None;
     } else if uri.path_and_query.is_none() {
         uri.path_and_query = Some(PathAndQuery::from_static("/"));
     } else if let Some(query) = uri.path_and_query.as_ref().filter(|path| has_no_path(path)) {
@@ -289,8 +323,24 @@ mod tests {
             let sent = head(Request::get(uri), None);
             assert_eq!(sent.uri().path_and_query().unwrap().as_str(), "/?y");
         }
-        let sent = head(Request::connect("https://a:443"), None);
-        assert_eq!(sent.uri(), "a:443");
+        for (uri, sent) in [
+            ("https://a:443", "a:443"),
+            ("https://a", "a:443"),
+            ("http://[::1]/", "[::1]:80"),
+        ] {
+            assert_eq!(head(Request::connect(uri), None).uri(), sent);
+            #[cfg(feature = "http1")]
+            {
+                let parts = Request::connect(uri).body(()).unwrap().into_parts().0;
+                let head = h1_head::for_h1(&parts, None).unwrap();
+                assert_eq!(
+                    (head.uri(), &head.headers()["host"]),
+                    (&sent.parse().unwrap(), &sent.parse().unwrap())
+                );
+            }
+        }
+        let nowhere = Request::connect("a").body(()).unwrap().into_parts().0;
+        assert!(for_h2(&nowhere, None).unwrap_err().is_config());
         let extended = Request::connect("https://a/chat").extension(Protocol::from_static("websocket"));
         let sent = head(extended, None);
         assert_eq!(sent.uri(), "https://a/chat");
@@ -301,6 +351,16 @@ mod tests {
         let without_scheme = Request::connect("a:443").extension(Protocol::from_static("websocket"));
         let parts = without_scheme.body(()).unwrap().into_parts().0;
         assert!(for_h2(&parts, None).unwrap_err().is_config());
+    }
+
+    #[test]
+    fn there_is_one_host() {
+        // P32
+        let request = Request::get("https://a/").header("host", "b").header("host", "c");
+        let parts = request.body(()).unwrap().into_parts().0;
+        assert!(for_h2(&parts, None).unwrap_err().is_config());
+        #[cfg(feature = "http1")]
+        assert!(h1_head::for_h1(&parts, None).unwrap_err().is_config());
     }
 
     #[test]
