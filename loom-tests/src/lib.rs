@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use h2pool::model::Arc;
 use h2pool::model::lease::{Queue, Refusal, Slot};
-use h2pool::model::shared::{Env, Handle, Shared, run};
+use h2pool::model::shared::{Env, Handle, Keeper, Shared, run};
 use h2pool::state::{
     Caller, DialEnd, DialOrder, Limits, OriginState, Phase, Protocol, Reason, RuntimeId, SessionId, Snapshot,
 };
@@ -92,8 +92,12 @@ impl Env for World {
         }
     }
 
-    fn arm(_: &Arc<Self>, _: Instant) -> Option<RuntimeId> {
-        None
+    fn arm(_: &Arc<Self>, _: Instant) -> Keeper {
+        Keeper::Shared
+    }
+
+    fn is_elsewhere(&self, _: RuntimeId) -> bool {
+        false
     }
 }
 

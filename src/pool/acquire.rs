@@ -14,7 +14,7 @@ use tokio::time::Sleep;
 use super::core::closed;
 use super::entry::Entry;
 use super::lease::{Queue, Refusal, Slot};
-use super::runtime::Runtime;
+use super::runtime::{Runtime, outside};
 use super::settings::some;
 use super::shared::run;
 use crate::clock;
@@ -182,7 +182,10 @@ impl<O: Key> Entry<O> {
             if let Poll::Ready(permit) = acquire.as_mut().poll(cx) {
                 return Poll::Ready(permit.map_err(|_| self.name(closed())));
             }
-            let here = Handle::try_current().ok().map(|handle| handle.id());
+            let here = match Handle::try_current() {
+                Ok(handle) => Some(handle.id()),
+                Err(error) => return Poll::Ready(Err(self.name(outside(error)))),
+            };
             let late = waited.as_mut().poll_timeout(self, here, cx);
             late.map(|()| Err(self.timed_out("a permit of `limit_concurrency`")))
         })

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use http::Version;
 use tracing::Instrument;
@@ -23,7 +24,7 @@ use crate::session::link::Address;
 use crate::session::{drive_h1, handshake_h1};
 use crate::session::{drive_h2, handshake_h2};
 use crate::state::{DialEnd, DialOrder, Protocol, SessionId};
-use crate::stats::SessionProtocol;
+use crate::stats::{CloseReason, SessionProtocol};
 
 /// Starts a dial on the runtime that is to run it.
 pub(super) fn start<O: Key>(entry: &Arc<Entry<O>>, order: DialOrder) {
@@ -107,13 +108,6 @@ impl<O: Key> Dial<O> {
             tally,
             opened_at: now,
         });
-        tracing::debug!(
-            target: "h2pool",
-            origin = %entry.key.origin(),
-            session = session.address().session,
-            protocol = %SessionProtocol::from(protocol),
-            "session opened"
-        );
         let (order, handle) = (self.order, session.clone());
         let id = run(entry, |inner| {
             // First, so that the dials that follow from it offer nothing else.
@@ -126,10 +120,21 @@ impl<O: Key> Dial<O> {
             Some(id)
         });
         if id.is_none() {
-            session
-                .tally
-                .closed(crate::stats::CloseReason::Closed, std::time::Duration::ZERO);
+            // One that nobody wants any more; the end of a pool is the pool's own.
+            let reason = match entry.core.is_closed() {
+                true => CloseReason::Closed,
+                false => CloseReason::Unused,
+            };
+            session.tally.closed(reason, Duration::ZERO);
+            return None;
         }
+        tracing::debug!(
+            target: "h2pool",
+            origin = %entry.key.origin(),
+            session = session.address().session,
+            protocol = %SessionProtocol::from(protocol),
+            "session opened"
+        );
         id
     }
 

@@ -8,7 +8,7 @@ use super::core::Core;
 use super::dial;
 use super::registry::Resident;
 use super::runtime::{Mourner, Timed};
-use super::shared::{Env, Handle, Shared, disarm, run, timeout};
+use super::shared::{Env, Handle, Keeper, Shared, disarm, run, timeout};
 use crate::clock;
 use crate::error::{Chain, Error, Kind};
 use crate::origin::Key;
@@ -197,21 +197,32 @@ impl<O: Key> Env for Entry<O> {
         dial::start(this, order);
     }
 
-    fn arm(this: &Arc<Self>, at: Instant) -> Option<RuntimeId> {
+    fn arm(this: &Arc<Self>, at: Instant) -> Keeper {
         let runtimes = &this.core.runtimes;
         loop {
             // The caller's own runtime runs for sure; a single-thread one only as long as the caller blocks on it.
             let here = runtimes.known();
             let keeper = match here {
-                Some(runtime) if !runtime.is_private() => runtime,
-                here => runtimes.shared().or(here).or_else(|| runtimes.any())?,
+                Some(runtime) if !runtime.is_private() => Some(runtime),
+                here => runtimes.shared().or(here).or_else(|| runtimes.any()),
+            };
+            let Some(keeper) = keeper else {
+                return Keeper::Nobody;
             };
             if keeper.arm(at, this) {
-                return keeper.is_private().then(|| keeper.id());
+                return match keeper.is_private() {
+                    true => Keeper::Private(keeper.id()),
+                    false => Keeper::Shared,
+                };
             }
             // It ended just now; this takes it off the list.
             this.core.clone().runtime_ended(keeper.id());
         }
+    }
+
+    fn is_elsewhere(&self, runtime: RuntimeId) -> bool {
+        let here = self.core.runtimes.known();
+        here.is_some_and(|here| here.id() != runtime)
     }
 
     fn wasted(&self) {

@@ -53,9 +53,9 @@ pub(super) struct Exchange<O: Key> {
     empty: bool,
     /// The server of the last attempt proved who it is.
     authenticated: bool,
-    /// Replays that were nobody's fault and did not count.
+    /// Replays that did not count, of what a GOAWAY excluded.
     spared: usize,
-    /// Of those, the ones that were refused before SETTINGS.
+    /// The same of what was refused before SETTINGS.
     spared_early: usize,
     /// It was sent again though the server may have processed it (P36): no error is certain of the contrary any more.
     ambiguous: bool,
@@ -304,10 +304,12 @@ impl<O: Key> Exchange<O> {
         let error = self.rewind_or(error)?;
         let max = self.entry.core.config.max_replays;
         let early = !error.is_goaway();
-        let spared = self.spared < SPARED && (max > 0 || early) && self.spared_early < SPARED_EARLY;
-        if blameless && spared {
-            self.spared += 1;
-            self.spared_early += usize::from(early);
+        let (spared, most) = match early {
+            true => (&mut self.spared_early, SPARED_EARLY),
+            false => (&mut self.spared, SPARED),
+        };
+        if blameless && *spared < most && (max > 0 || early) {
+            *spared += 1;
             if !early {
                 self.entry.tally.replayed();
             }

@@ -17,7 +17,7 @@ use std::time::Instant;
 
 use futures_util::task::AtomicWaker;
 use parking_lot::{Mutex, RwLock};
-use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::runtime::{Handle, RuntimeFlavor, TryCurrentError};
 use tokio::time::Sleep;
 
 use crate::error::Error;
@@ -82,8 +82,7 @@ pub(super) struct Runtimes {
 impl Runtimes {
     /// The runtime of the caller. Its timer starts with the first call.
     pub(super) fn current<M: Mourner>(&self, mourner: &Arc<M>) -> Result<Arc<Runtime>, Error> {
-        let handle = Handle::try_current()
-            .map_err(|error| Error::config("h2pool was used outside a tokio runtime").with_source(error))?;
+        let handle = Handle::try_current().map_err(outside)?;
         let known = self
             .list
             .read()
@@ -203,6 +202,11 @@ impl Runtimes {
         drop(list);
         gone.is_some()
     }
+}
+
+/// The error of whoever polls outside of any runtime.
+pub(super) fn outside(error: TryCurrentError) -> Error {
+    Error::config("h2pool was used outside a tokio runtime").with_source(error)
 }
 
 /// Deadlines, earliest first; one for each origin.

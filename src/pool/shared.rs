@@ -42,11 +42,23 @@ pub trait Env: Sized {
     fn now(&self) -> Instant;
     /// Opens a connection.
     fn dial(this: &Arc<Self>, order: DialOrder);
-    /// Sees to it that [`timeout`] is called then. Returns the single-thread runtime that keeps the timer, if it is one:
-    /// such a timer stands still whenever nobody blocks on its runtime.
-    fn arm(this: &Arc<Self>, at: Instant) -> Option<RuntimeId>;
+    /// Sees to it that [`timeout`] is called then, and tells whose timer does.
+    fn arm(this: &Arc<Self>, at: Instant) -> Keeper;
+    /// Whether the caller runs on another runtime than this one.
+    fn is_elsewhere(&self, runtime: RuntimeId) -> bool;
     /// A session came to nothing and counts as a failed dial.
     fn wasted(&self) {}
+}
+
+/// Whose timer keeps the deadline of an origin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keeper {
+    /// No runtime is left; whoever uses the origin next arms another.
+    Nobody,
+    /// A multi-thread runtime's, which never stands still.
+    Shared,
+    /// That of this single-thread runtime, which stands still whenever nobody blocks on it.
+    Private(RuntimeId),
 }
 
 /// The mutex and what it guards.
@@ -130,7 +142,9 @@ impl<H: Handle, C: Clone> Inner<H, C> {
     /// Nothing follows from what was decided, as for most requests on a warm pool.
     #[inline]
     fn is_quiet(&self) -> bool {
-        self.state.is_quiet() && self.state.poll_timeout().is_none_or(|due| self.is_armed_for(due))
+        self.state.is_quiet()
+            && self.state.poll_timeout().is_none_or(|due| self.is_armed_for(due))
+            && (self.armed_on.is_none() || !self.state.has_armed())
     }
 
     /// The timer fires by then.
@@ -173,9 +187,27 @@ impl<H: Handle, C: Clone> Inner<H, C> {
     }
 
     fn collect_timer(&mut self, effects: &mut Effects<H>) {
-        if let Some(due) = self.state.poll_timeout().filter(|due| !self.is_armed_for(*due)) {
+        let anew = self.state.take_armed();
+        let Some(due) = self.state.poll_timeout() else {
+            return;
+        };
+        if !self.is_armed_for(due) {
             self.armed = Some(due);
             effects.push(Effect::Arm(due));
+        } else if let Some(keeper) = self.armed_on.filter(|_| anew) {
+            // The keeper's timer may fire earlier, and does so for nothing then.
+            self.armed = Some(due);
+            effects.push(Effect::ArmHere(due, keeper));
+        }
+    }
+
+    fn set_keeper(&mut self, keeper: Keeper) {
+        self.armed_on = match keeper {
+            Keeper::Private(runtime) => Some(runtime),
+            Keeper::Shared | Keeper::Nobody => None,
+        };
+        if keeper == Keeper::Nobody {
+            self.armed = None;
         }
     }
 
@@ -240,6 +272,8 @@ enum Effect<H> {
     Probe(H),
     Wasted,
     Arm(Instant),
+    /// The same for a caller on another runtime than the one that keeps the deadline now, and that may stand still.
+    ArmHere(Instant, RuntimeId),
 }
 
 impl<H: Handle> Effect<H> {
@@ -251,9 +285,10 @@ impl<H: Handle> Effect<H> {
             Self::Kill(handle, reason) => handle.kill(reason),
             Self::Probe(handle) => handle.probe(),
             Self::Wasted => env.wasted(),
-            Self::Arm(at) => {
+            Self::ArmHere(_, keeper) if !env.is_elsewhere(keeper) => {}
+            Self::Arm(at) | Self::ArmHere(at, _) => {
                 let keeper = E::arm(env, at);
-                env.shared().inner.lock().armed_on = keeper;
+                env.shared().inner.lock().set_keeper(keeper);
             }
         }
     }

@@ -64,9 +64,10 @@ impl Body {
         Self { kind: Inner::Empty }
     }
 
-    pub(super) fn h2(incoming: RecvStream, upstream: Upstream, length: Length) -> Self {
+    /// `uploads`: the request had a body.
+    pub(super) fn h2(incoming: RecvStream, upstream: Upstream, uploads: bool, length: Length) -> Self {
         Self {
-            kind: Inner::H2(H2Body::new(incoming, upstream, length)),
+            kind: Inner::H2(H2Body::new(incoming, upstream, uploads, length)),
         }
     }
 

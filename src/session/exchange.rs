@@ -49,6 +49,7 @@ pub(crate) struct Sending {
     upload: Option<Upload>,
     /// It had one.
     uploads: bool,
+
     tail: Option<Tail>,
     interim: Interim,
     patient: Bound,
@@ -207,7 +208,7 @@ impl Sending {
         if let Some(slot) = tail.slot().filter(|_| news) {
             slot.report(Observer::answered);
         }
-        let length = body_length(&response, self.head);
+        let (length, uploads) = (body_length(&response, self.head), self.uploads);
         control.informant.inform(response.extensions_mut(), reused);
         response.map(|incoming| match upload {
             None if incoming.is_end_stream() => {
@@ -216,12 +217,12 @@ impl Sending {
                 drop(tail);
                 Body::empty()
             }
-            None => Body::h2(incoming, Upstream::Done(tail), length),
+            None => Body::h2(incoming, Upstream::Done(tail), uploads, length),
             Some((upload, outgoing)) => {
                 let tail = Arc::new(tail);
                 let task = tokio::spawn(finish_upload(upload, outgoing, tail.clone()));
                 let task = Uploading::new(task.abort_handle());
-                Body::h2(incoming, Upstream::Running(tail, task), length)
+                Body::h2(incoming, Upstream::Running(tail, task), uploads, length)
             }
         })
     }

@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -23,6 +23,8 @@ pub(super) struct Upload {
     body: Option<Outgoing>,
     /// Bytes still to come, where `content-length` says. hyper sends no more than these, whatever comes.
     left: Option<u64>,
+    /// Trailers that were found when it was looked whether more comes.
+    trailers: Option<Frame<Bytes>>,
     progress: Arc<Progress>,
 }
 
@@ -52,34 +54,59 @@ impl Upload {
             Self {
                 body,
                 left: length,
+                trailers: None,
                 progress: progress.clone(),
             },
             progress,
         )
     }
 
-    /// Not more than was promised. hyper asks for nothing beyond it: what the body has at once is looked at here.
-    fn keep_promise(&mut self, size: usize, step: Step, cx: &mut Context<'_>) -> Step {
-        let (Some(left), Some(body)) = (&mut self.left, &mut self.body) else {
-            return step;
+    /// The next frame with something in it.
+    fn next(&mut self, cx: &mut Context<'_>) -> Step {
+        if let Some(trailers) = self.trailers.take() {
+            return Poll::Ready(Some(Ok(trailers)));
+        }
+        let Some(body) = &mut self.body else {
+            return Poll::Ready(None);
+        };
+        // The head is on its way: nothing of this will be sent again.
+        body.let_go();
+        for _ in 0..TURN {
+            match ready!(body.poll_frame(cx)) {
+                Some(Ok(frame)) if frame.data_ref().is_some_and(Bytes::is_empty) => {}
+                step => return Poll::Ready(step),
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Not more than was promised, and not less.
+    fn keep_promise(&mut self, step: Option<Result<Frame<Bytes>, Error>>, cx: &mut Context<'_>) -> Step {
+        let (Some(left), None | Some(Ok(_))) = (&mut self.left, &step) else {
+            return Poll::Ready(step);
+        };
+        let data = step.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref());
+        let Some(size) = data.map(Bytes::len) else {
+            let short = (*left > 0).then(|| Err(wrong_length("shorter")));
+            return Poll::Ready(short.or(step));
         };
         let Some(rest) = left.checked_sub(size as u64) else {
             return Poll::Ready(Some(Err(wrong_length("longer"))));
         };
         *left = rest;
-        if rest == 0 && size > 0 {
-            for _ in 0..TURN {
-                match body.poll_frame(cx) {
-                    Poll::Ready(Some(Ok(frame))) if frame.data_ref().is_some_and(Bytes::is_empty) => {}
-                    Poll::Ready(Some(Ok(frame))) if frame.is_data() => {
-                        return Poll::Ready(Some(Err(wrong_length("longer"))));
-                    }
-                    Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error))),
-                    _ => break,
+        if rest == 0 {
+            // hyper may ask for nothing beyond it: what comes at once is looked at here.
+            match self.next(cx) {
+                Poll::Ready(Some(Ok(more))) if more.is_data() => {
+                    return Poll::Ready(Some(Err(wrong_length("longer"))));
                 }
+                Poll::Ready(Some(Ok(trailers))) => self.trailers = Some(trailers),
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error))),
+                Poll::Ready(None) | Poll::Pending => {}
             }
         }
-        step
+        Poll::Ready(step)
     }
 
     /// The body again, of a request that was not sent.
@@ -123,32 +150,16 @@ impl Body for Upload {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Step {
         let this = self.get_mut();
-        let Some(body) = &mut this.body else {
-            return Poll::Ready(None);
-        };
-        // The head is on its way: nothing of this will be sent again.
-        body.let_go();
-        for _ in 0..TURN {
-            let step = body.poll_frame(cx);
-            let size = match &step {
-                Poll::Ready(Some(Ok(frame))) => frame.data_ref().map(Bytes::len),
-                _ => None,
-            };
-            if size == Some(0) {
-                continue;
-            }
-            let step = this.keep_promise(size.unwrap_or(0), step, cx);
-            if let Poll::Ready(Some(Err(error))) = &step {
-                this.progress.fail(error.clone());
-            }
-            return step;
+        let step = ready!(this.next(cx));
+        let step = ready!(this.keep_promise(step, cx));
+        if let Some(Err(error)) = &step {
+            this.progress.fail(error.clone());
         }
-        cx.waker().wake_by_ref();
-        Poll::Pending
+        Poll::Ready(step)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.as_ref().is_none_or(Outgoing::is_end_stream)
+        self.trailers.is_none() && self.body.as_ref().is_none_or(Outgoing::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -116,6 +116,8 @@ pub(super) struct H2Body {
     source: Source,
     /// The request, while it outlives the response: it goes on until it is done or this body is dropped.
     upload: Option<Uploading>,
+    /// The request had a body.
+    uploads: bool,
     /// Bytes still to come, where that is known.
     left: Option<u64>,
     /// There is no body to such a response, whatever `content-length` tells (RFC 9110 §8.6).
@@ -151,7 +153,7 @@ enum Source {
 }
 
 impl H2Body {
-    pub(super) fn new(incoming: RecvStream, upstream: Upstream, length: Length) -> Self {
+    pub(super) fn new(incoming: RecvStream, upstream: Upstream, uploads: bool, length: Length) -> Self {
         let over = incoming.is_end_stream();
         let live = Live {
             incoming,
@@ -166,6 +168,7 @@ impl H2Body {
         Self {
             source,
             upload,
+            uploads,
             left: length.known(),
             bodyless: length == Length::None,
             began: false,
@@ -198,9 +201,9 @@ impl H2Body {
                 self.end();
                 None
             }
-            // Nothing told how much would come, some came, and the server says that nothing went wrong: Node ends large
-            // bodies so where its program did not read the request.
-            Step::Stopped(_) if self.left.is_none() && self.began => {
+            // Nothing told how much would come, some came, and the server wants no more of the request though nothing went
+            // wrong (RFC 9113 §8.1): Node ends large bodies so where its program did not read the request.
+            Step::Stopped(_) if self.uploads && self.left.is_none() && self.began => {
                 self.end();
                 None
             }

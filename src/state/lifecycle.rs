@@ -70,7 +70,9 @@ impl<C: Clone> OriginState<C> {
         if !self.plan.h1 {
             self.plan.learned = Some(limit);
         }
-        self.grant_own(slot);
+        if limit > 0 {
+            self.grant_own(slot);
+        }
         self.revoke_excess(slot);
         #[cfg(not(h2pool_seed = "limit_not_refiled"))]
         self.refile(slot);
@@ -433,7 +435,7 @@ impl<C: Clone> OriginState<C> {
         slot
     }
 
-    /// A session for one waiter alone: it drains from the start. A request with a body waits for SETTINGS.
+    /// A session for one waiter alone: it drains from the start. A request with a body waits for SETTINGS that allow it.
     fn give_own(&mut self, slot: usize, waiter: super::WaiterId) {
         let session = &mut self.sessions[slot];
         session.phase = Phase::Draining;

@@ -165,6 +165,8 @@ pub struct OriginState<C> {
     plan: Plan,
     actions: VecDeque<Action>,
     next_timeout: Option<Instant>,
+    /// Something was armed since that was asked.
+    armed: bool,
     closed: bool,
 }
 
@@ -186,6 +188,7 @@ impl<C: Clone> OriginState<C> {
             plan: Plan::new(seed),
             actions: VecDeque::new(),
             next_timeout: None,
+            armed: false,
             closed: false,
         }
     }
@@ -218,6 +221,17 @@ impl<C: Clone> OriginState<C> {
     /// When [`handle_timeout`](Self::handle_timeout) is due.
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.next_timeout
+    }
+
+    /// Whether something has been armed since [`take_armed`](Self::take_armed), be it later than what is due first.
+    #[inline]
+    pub fn has_armed(&self) -> bool {
+        self.armed
+    }
+
+    /// The same, and forgets it.
+    pub fn take_armed(&mut self) -> bool {
+        std::mem::take(&mut self.armed)
     }
 
     /// Callers in the queue, and those who wait for the pool-wide permit.
@@ -318,6 +332,7 @@ impl<C: Clone> OriginState<C> {
     }
 
     fn arm(&mut self, at: Option<Instant>) {
+        self.armed |= at.is_some();
         self.next_timeout = earliest(self.next_timeout, at);
     }
 

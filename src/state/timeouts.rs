@@ -62,11 +62,11 @@ impl<C: Clone> OriginState<C> {
         }
     }
 
-    /// Its time is up, or its server never said a word.
+    /// Its time is up, or its server never said a word, or never allowed the one stream that it is for.
     fn draining_timeouts(&mut self, slot: usize, now: Instant) {
         let session = &mut self.sessions[slot];
         let late = is_due(session.drain_by, now);
-        let silent = !session.ready && is_due(session.useful_by, now);
+        let silent = (!session.ready || session.own.is_some()) && is_due(session.useful_by, now);
         if late {
             session.drain_by = None;
         }

@@ -142,17 +142,28 @@ async fn trailers_both_ways() {
             "{version:?}"
         );
 
-        let mut sent = HeaderMap::new();
-        sent.insert("x-checksum", HeaderValue::from_static("abc"));
-        let mut request = Request::post(server.uri("/upload-count"));
-        request
-            .headers_mut()
-            .unwrap()
-            .insert("trailer", HeaderValue::from_static("x-checksum"));
-        let request = request.body(with_trailers("data", sent)).unwrap();
-        let read = join(fetch(&pool, request)).await.unwrap();
-        assert_eq!(read.body, "4");
-        assert_eq!(read.headers["trailer-x-checksum"], "abc", "{version:?}");
+        let upload = |length: Option<&str>| {
+            let mut sent = HeaderMap::new();
+            sent.insert("x-checksum", HeaderValue::from_static("abc"));
+            let request = Request::post(server.uri("/upload-count")).header("trailer", "x-checksum");
+            let request = match length {
+                Some(length) => request.header("content-length", length),
+                None => request,
+            };
+            fetch(&pool, request.body(with_trailers("data", sent)).unwrap())
+        };
+        for length in [None, Some("4")] {
+            let read = join(upload(length)).await.unwrap();
+            assert_eq!(read.body, "4");
+            assert_eq!(
+                read.headers["trailer-x-checksum"], "abc",
+                "{version:?} {length:?}"
+            );
+        }
+        for wrong in ["3", "5"] {
+            let error = join(upload(Some(wrong))).await.unwrap_err();
+            assert!(error.is_body(), "{version:?} {wrong} {error:?}");
+        }
     }
 }
 

@@ -19,6 +19,7 @@ mod lifecycle;
 mod limits;
 mod origin_service;
 mod replay;
+mod runtimes;
 mod sharing;
 mod smoke;
 mod stats;

@@ -246,7 +246,7 @@ async fn the_callers_body_fails_the_request_with_its_own_error() {
     let body = response(attempt).await.into_body();
     drop(frames);
     assert!(body.collect().await.unwrap_err().is_body());
-    fake.events.until("acr").await;
+    fake.events.until("agcr").await;
 }
 
 #[tokio::test(start_paused = true)]

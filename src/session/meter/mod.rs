@@ -353,7 +353,11 @@ impl Meter {
 
     /// Ready once the request on stream `id`, which has a body, was written to its end: h2 keeps some of it.
     pub(crate) fn poll_written(&self, id: u32, cx: &mut Context<'_>) -> Poll<()> {
-        self.streams.lock().poll_written(id, cx)
+        // A waker's clone and drop are the caller's code: never under the lock.
+        let waker = cx.waker().clone();
+        let (step, old) = self.streams.lock().poll_written(id, waker);
+        drop(old);
+        step
     }
 
     /// Whether the peer has ended its side of stream `id`, and no crowd of small frames waits there.
@@ -365,8 +369,11 @@ impl Meter {
     /// when it was forgotten before.
     pub(crate) fn forget(&self, id: u32) -> Option<Forgotten> {
         let mut streams = self.streams.lock();
+        let writing = streams.take_writing(id);
         let forgotten = streams.forget(id, self.frames_seen(), &self.bounds);
         self.unread.set(streams.unread());
+        drop(streams);
+        drop(writing);
         forgotten
     }
 

@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
-use std::task::{Context, Poll, Waker};
+use std::task::{Poll, Waker};
 
 use super::bounds::{Bounds, LATE_SLACK, LATE_WINDOWS, SMALL_FRAME, Violation, overhead};
 
@@ -80,9 +80,7 @@ impl Streams {
         self.early.retain(|early| *early > id);
         if !forgotten {
             let mut stream = Stream::new(frames);
-            if let Some(place) = self.unopened.iter().position(|(waits, _)| *waits == id) {
-                stream.writing = Some(self.unopened.swap_remove(place).1);
-            }
+            stream.writing = self.take_writing(id);
             self.map.insert(id, stream);
         }
         true
@@ -106,18 +104,27 @@ impl Streams {
         stream.writing.take()
     }
 
-    /// Ready once that has happened, or nobody holds the stream any more.
-    pub(super) fn poll_written(&mut self, id: u32, cx: &mut Context<'_>) -> Poll<()> {
+    /// Ready once that has happened, or nobody holds the stream any more. Also a waker to be dropped after the unlock.
+    pub(super) fn poll_written(&mut self, id: u32, waker: Waker) -> (Poll<()>, Option<Waker>) {
         let opened = self.is_written(id);
         match self.map.get_mut(&id) {
-            Some(stream) if !stream.written => stream.writing = Some(cx.waker().clone()),
+            Some(stream) if !stream.written => (Poll::Pending, stream.writing.replace(waker)),
             None if !opened => {
-                self.unopened.retain(|(waits, _)| *waits != id);
-                self.unopened.push((id, cx.waker().clone()));
+                let old = self.take_writing(id);
+                self.unopened.push((id, waker));
+                (Poll::Pending, old)
             }
-            _ => return Poll::Ready(()),
+            _ => (Poll::Ready(()), Some(waker)),
         }
-        Poll::Pending
+    }
+
+    /// The waker of whoever waits for that.
+    pub(super) fn take_writing(&mut self, id: u32) -> Option<Waker> {
+        if let Some(stream) = self.map.get_mut(&id) {
+            return stream.writing.take();
+        }
+        let place = self.unopened.iter().position(|(waits, _)| *waits == id)?;
+        Some(self.unopened.swap_remove(place).1)
     }
 
     pub(super) fn get(&self, id: u32) -> Option<&Stream> {
@@ -205,7 +212,6 @@ impl Streams {
             if self.early.contains(&id) {
                 return None;
             }
-            self.unopened.retain(|(waits, _)| *waits != id);
             self.early.push(id);
             self.given_up(0, bounds);
             return Some(Forgotten {

@@ -62,10 +62,27 @@ fn a_body_waits_for_the_settings_of_the_session_of_its_own() {
         .expect("room");
     let session = bench.connect();
     assert_eq!(bench.claim(own), Claim::Pending);
+    bench.settings(session, 0);
+    assert_eq!(bench.claim(own), Claim::Pending, "they allow nothing yet");
     bench.settings(session, 5);
     assert_eq!(bench.granted(own), session);
     bench.release(session);
     assert_eq!(bench.closed, [(session, Reason::Worn)]);
+}
+
+#[test]
+fn a_session_of_ones_own_that_allows_nothing_is_killed() {
+    // P3, P23
+    let mut bench = Bench::new(|_| {});
+    let own = bench
+        .run(|state, now| state.acquire_own(with_body(), now))
+        .expect("room");
+    let session = bench.connect();
+    bench.settings(session, 0);
+    bench.pass(secs(10));
+    assert_eq!(bench.killed, [(session, Reason::Useless)]);
+    bench.lose(session);
+    assert!(matches!(bench.claim(own), Claim::Failed(Failure::Dial(_))));
 }
 
 #[test]

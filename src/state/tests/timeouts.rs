@@ -304,3 +304,20 @@ fn a_silent_session_whose_probe_goes_unanswered_at_the_same_moment_is_killed() {
     bench.pass(secs(10));
     assert_eq!(bench.killed, [(session, Reason::Useless)]);
 }
+
+#[test]
+fn what_is_armed_later_than_the_first_deadline_is_told_too() {
+    // P36: whoever arms it may run on another runtime than the one that keeps the first.
+    let mut bench = Bench::new(|_| {});
+    let session = bench.serving(2);
+    bench.run(|state, _| state.take_armed());
+    bench.take();
+    assert!(!bench.state.has_armed());
+    bench.pass(secs(1));
+    let first = bench.state.poll_timeout();
+    bench.release(session);
+    assert_eq!(bench.state.poll_timeout(), first);
+    assert!(bench.state.has_armed());
+    assert!(bench.run(|state, _| state.take_armed()));
+    assert!(!bench.state.has_armed());
+}

@@ -1,0 +1,111 @@
+//! Runtimes that come and go, or stand still: what the origin's timer does then (P16, P36). In real time, since a paused clock
+//! belongs to one runtime.
+
+use std::time::Duration;
+
+use h2pool::connect::memory::pair;
+use h2pool::{Error, H2Pool, Origin};
+use http::Version;
+use tokio::runtime::{Builder, Runtime};
+
+use crate::support::peer::Peer;
+use crate::support::server::Server;
+use crate::support::within;
+use crate::util::*;
+
+fn single() -> Runtime {
+    Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+fn multi() -> Runtime {
+    Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap()
+}
+
+#[test]
+fn sessions_idle_out_on_the_second_runtime_too() {
+    // P16, P36: the timer of the first is gone with it.
+    for runtime in [single, multi] {
+        let server = Server::builder().start_on_own_thread();
+        let pool = tls().idle_timeout(Duration::from_millis(300)).build().unwrap();
+        for _ in 0..2 {
+            let runtime = runtime();
+            runtime.block_on(async {
+                let read = join(fetch(&pool, get(server.uri("/")))).await.unwrap();
+                assert_eq!(read.body, "ok");
+            });
+            drop(runtime);
+        }
+        assert!(pool.sessions().is_empty());
+        runtime().block_on(async {
+            join(fetch(&pool, get(server.uri("/")))).await.unwrap();
+            eventually("it idles out", || pool.sessions().is_empty()).await;
+        });
+        assert_eq!(pool.stats().sessions_closed.idle, 1);
+    }
+}
+
+#[test]
+fn a_failed_dial_is_made_again_on_the_second_runtime() {
+    // P9, P14, P36
+    let (connector, mut listener) = pair::<Origin>();
+    let connect_timeout = Duration::from_millis(100);
+    let pool = H2Pool::builder()
+        .connector(connector)
+        .connect_timeout(connect_timeout)
+        .build()
+        .unwrap();
+    multi().block_on(async {
+        let request = fetch(&pool, get(uri("https://a/")));
+        let mut peer = Peer::new(listener.accept().await.unwrap().accept(Version::HTTP_2));
+        peer.handshake(&streams(10)).await;
+        peer.answer_one(b"ok").await.unwrap();
+        join(request).await.unwrap();
+    });
+    multi().block_on(async {
+        // What the first timer was armed for has passed.
+        tokio::time::sleep(connect_timeout).await;
+        let request = fetch(&pool, get(uri("https://a/")));
+        let dial = within("a dial", listener.accept()).await.unwrap();
+        dial.refuse(Error::connect("not yet"));
+        assert!(join(request).await.unwrap_err().is_connect());
+        let _waits = fetch(&pool, get(uri("https://a/")));
+        within("it is dialed again", listener.accept()).await.unwrap();
+    });
+}
+
+#[test]
+fn a_runtime_that_stands_still_keeps_no_deadline_of_another() {
+    // P3, P36: the other's session has no SETTINGS within `connect_timeout`, and ends with what runs on it.
+    let (connector, mut listener) = pair::<Origin>();
+    let pool = H2Pool::builder()
+        .connector(connector)
+        .connect_timeout(Duration::from_millis(500))
+        .idle_timeout(Duration::from_millis(100))
+        .build()
+        .unwrap();
+    let one = std::thread::spawn({
+        let pool = pool.clone();
+        move || {
+            single()
+                .block_on(within("it ends", pool.request(get(uri("https://a/")))))
+                .map(|_| ())
+        }
+    });
+    let two = single();
+    let _silent = two.block_on(async {
+        let held = listener.accept().await.unwrap();
+        let request = fetch(&pool, get(uri("https://a/")));
+        let mut peer = Peer::new(listener.accept().await.unwrap().accept(Version::HTTP_2));
+        peer.handshake(&streams(10)).await;
+        peer.answer_one(b"ok").await.unwrap();
+        join(request).await.unwrap();
+        (held.accept(Version::HTTP_2), peer)
+    });
+    // Nobody blocks on `two` from here on.
+    assert!(one.join().unwrap().unwrap_err().is_timeout());
+    drop(two);
+}
