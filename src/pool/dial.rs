@@ -56,23 +56,12 @@ struct Dial<O: Key> {
 impl<O: Key> Dial<O> {
     async fn run(mut self) {
         let core = self.entry.core.clone();
-        let timeout = core.config.connect_timeout;
         let entry = self.entry.clone();
-        let dial = tokio::time::timeout(timeout, open(&entry, self.order));
-        let opened = tokio::select! {
-            biased;
-            opened = dial => opened,
+        // In a box that goes when the session begins, whose task lasts.
+        let opened = match Box::pin(self.connect()).await {
+            Some(opened) => opened,
             // Nobody wants it any more; the guard says so.
-            () = core.wait_closing() => return,
-        };
-        let opened = match opened {
-            Ok(opened) => opened,
-            Err(elapsed) => {
-                let message = "no connection could be opened within `connect_timeout`";
-                Err(Error::new(Kind::Connect, message)
-                    .with_timeout()
-                    .with_source(elapsed))
-            }
+            None => return,
         };
         match opened {
             Ok(Opened::H2(session, driver)) => {
@@ -89,6 +78,23 @@ impl<O: Key> Dial<O> {
             }
             Err(error) => self.fail(error),
         }
+    }
+
+    /// Connects within `connect_timeout`; `None`: the pool was closed meanwhile.
+    async fn connect(&self) -> Option<Result<Opened, Error>> {
+        let core = &self.entry.core;
+        let dial = tokio::time::timeout(core.config.connect_timeout, open(&self.entry, self.order));
+        let opened = tokio::select! {
+            biased;
+            opened = dial => opened,
+            () = core.wait_closing() => return None,
+        };
+        Some(opened.unwrap_or_else(|elapsed| {
+            let message = "no connection could be opened within `connect_timeout`";
+            Err(Error::new(Kind::Connect, message)
+                .with_timeout()
+                .with_source(elapsed))
+        }))
     }
 
     /// The session is there: it takes work from now on.

@@ -23,7 +23,9 @@ pub(crate) fn for_h1(parts: &Parts, body_size: Option<u64>) -> Result<Request<()
     if !parts.headers.contains_key(header::HOST) {
         headers.insert(header::HOST, host(&parts.uri, connect)?);
     }
-    headers.extend(parts.headers.clone());
+    for (name, value) in &parts.headers {
+        headers.append(name, value.clone());
+    }
     join_cookies(&mut headers);
     check_length(&headers, body_size)?;
     if body_size == Some(0) {

@@ -20,11 +20,12 @@ type Step = Poll<Option<Result<Frame<Bytes>, Error>>>;
 
 /// The body that hyper polls. hyper drops it when it has all of it.
 pub(super) struct Upload {
-    body: Option<Outgoing>,
+    /// Boxed: hyper keeps room for many requests on each connection.
+    body: Option<Box<Outgoing>>,
     /// Bytes still to come, where `content-length` says. hyper sends no more than these, whatever comes.
     left: Option<u64>,
     /// Trailers that were found when it was looked whether more comes.
-    trailers: Option<Frame<Bytes>>,
+    trailers: Option<Box<Frame<Bytes>>>,
     progress: Arc<Progress>,
 }
 
@@ -52,7 +53,7 @@ impl Upload {
         });
         (
             Self {
-                body,
+                body: body.map(Box::new),
                 left: length,
                 trailers: None,
                 progress: progress.clone(),
@@ -64,7 +65,7 @@ impl Upload {
     /// The next frame with something in it.
     fn next(&mut self, cx: &mut Context<'_>) -> Step {
         if let Some(trailers) = self.trailers.take() {
-            return Poll::Ready(Some(Ok(trailers)));
+            return Poll::Ready(Some(Ok(*trailers)));
         }
         let Some(body) = &mut self.body else {
             return Poll::Ready(None);
@@ -101,7 +102,7 @@ impl Upload {
                 Poll::Ready(Some(Ok(more))) if more.is_data() => {
                     return Poll::Ready(Some(Err(wrong_length("longer"))));
                 }
-                Poll::Ready(Some(Ok(trailers))) => self.trailers = Some(trailers),
+                Poll::Ready(Some(Ok(trailers))) => self.trailers = Some(Box::new(trailers)),
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error))),
                 Poll::Ready(None) | Poll::Pending => {}
             }
@@ -113,7 +114,7 @@ impl Upload {
     pub(super) fn take(&mut self) -> Option<Outgoing> {
         let mut body = self.body.take()?;
         body.rewind();
-        Some(body)
+        Some(*body)
     }
 }
 
@@ -159,11 +160,11 @@ impl Body for Upload {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.trailers.is_none() && self.body.as_ref().is_none_or(Outgoing::is_end_stream)
+        self.trailers.is_none() && self.body.as_ref().is_none_or(|body| body.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
-        match self.body.as_ref().map_or(Some(0), Outgoing::exact_size) {
+        match self.body.as_ref().map_or(Some(0), |body| body.exact_size()) {
             Some(size) => SizeHint::with_exact(size),
             None => SizeHint::default(),
         }

@@ -8,7 +8,7 @@ use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use h2::client::Connection as H2Connection;
@@ -72,6 +72,8 @@ pub(crate) struct Driver {
     worn: bool,
     stalled: bool,
     windows: Windows,
+    /// When our SETTINGS were sent, until they are acknowledged.
+    unacknowledged: Option<Instant>,
     /// The server has to be told of a new window for streams.
     announce: bool,
     keep_alive: Option<Watch>,
@@ -130,6 +132,7 @@ pub(crate) async fn handshake(
         worn: false,
         stalled: false,
         windows: Windows::new(tuning.windows, tuning.most_windows),
+        unacknowledged: Some(clock::now()),
         announce: false,
         keep_alive: tuning.keep_alive.map(Watch::new),
     };
@@ -237,6 +240,11 @@ impl Driver {
             let limit = u32::try_from(self.connection.max_concurrent_send_streams()).unwrap_or(u32::MAX);
             self.control.set_limit(limit);
             observer.clone().settings(id, limit);
+        }
+        let acknowledged = |_: &mut Instant| self.control.meter.is_acknowledged();
+        if let Some(sent) = self.unacknowledged.take_if(acknowledged) {
+            self.windows
+                .acknowledged(clock::now().saturating_duration_since(sent));
         }
         let goaways = self.control.meter.goaways();
         let said = (goaways != self.goaways)

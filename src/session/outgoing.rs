@@ -1,7 +1,8 @@
 //! A request body on its way out, kept so that it can be sent again.
 //!
 //! The frames that were sent are kept (`Bytes` are shared, not copied) until the response's headers arrive, as long as
-//! they fit in `replay_buffer`; then, or beyond that, they are let go, and the body can no longer be replayed (P21).
+//! they fit in `replay_buffer`; then, or beyond that, they are let go, and the body can no longer be replayed (P21). What it
+//! takes to keep a frame counts too, beyond the first few, so that many small ones are bounded like few large ones.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -13,6 +14,9 @@ use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
 
 use crate::error::{BoxError, Error, Kind};
+
+/// So many kept frames cost what they carry.
+const FREE: usize = 64;
 
 /// A request body with what was sent of it.
 pub(crate) struct Outgoing {
@@ -30,7 +34,7 @@ pub(crate) struct Outgoing {
 
 enum Kept {
     Data(Bytes),
-    Trailers(http::HeaderMap),
+    Trailers(Box<http::HeaderMap>),
 }
 
 impl Outgoing {
@@ -97,7 +101,7 @@ impl Outgoing {
             self.next += 1;
             let frame = match kept {
                 Kept::Data(data) => Frame::data(data.clone()),
-                Kept::Trailers(trailers) => Frame::trailers(trailers.clone()),
+                Kept::Trailers(trailers) => Frame::trailers(trailers.as_ref().clone()),
             };
             return Poll::Ready(Some(Ok(frame)));
         }
@@ -132,14 +136,22 @@ impl Outgoing {
                 .sum(),
             (None, None) => 0,
         };
+        // Nothing is nothing the second time, too.
+        if size == 0 && frame.is_data() && self.keep.is_some() {
+            return;
+        }
+        let size = match self.kept.len() {
+            0..FREE => size,
+            _ => size.saturating_add(size_of::<Kept>()),
+        };
         match self.keep {
-            // Nothing is nothing the second time, too.
-            Some(_) if size == 0 && frame.is_data() => {}
             Some(limit) if self.kept_bytes.saturating_add(size) <= limit => {
                 self.kept_bytes += size;
                 match (frame.data_ref(), frame.trailers_ref()) {
                     (Some(data), _) => self.kept.push_back(Kept::Data(data.clone())),
-                    (None, Some(trailers)) => self.kept.push_back(Kept::Trailers(trailers.clone())),
+                    (None, Some(trailers)) => {
+                        self.kept.push_back(Kept::Trailers(Box::new(trailers.clone())));
+                    }
                     (None, None) => {}
                 }
                 self.next = self.kept.len();
@@ -236,6 +248,18 @@ mod tests {
         assert_eq!(frames(&mut body).len(), 5);
         assert!(body.rewind());
         assert_eq!(frames(&mut body), [vec![7; 1], vec![7; 2]]);
+    }
+
+    #[test]
+    fn many_small_frames_are_bounded_like_few_large_ones() {
+        // P21: each is a byte, and costs as much as forty to be kept.
+        let mut body = Outgoing::new(chunks(&[1; 10_000]), 64 * 1024).unwrap();
+        assert_eq!(frames(&mut body).len(), 10_000);
+        assert!(!body.rewind());
+        let mut body = Outgoing::new(chunks(&[1; 1_000]), 64 * 1024).unwrap();
+        assert_eq!(frames(&mut body).len(), 1_000);
+        assert!(body.rewind());
+        assert!(size_of::<Kept>() <= 40);
     }
 
     #[test]

@@ -5,6 +5,10 @@
 //! window, and faster than ever before, the windows are the bottleneck, and both grow to twice of what came. Where it is
 //! not, the next measurement waits twice as long as the last one did.
 //!
+//! The PING waits behind the very DATA it measures, so that on a short link the windows would seem to be the bottleneck
+//! however large they are, and whatever else is asked for would wait behind them. So the shortest trip counts, that of the
+//! session's first SETTINGS included: windows that allow a stream [`PLENTY`] at that do not grow.
+//!
 //! ```text
 //!   half a stream's window came ──▶ PING ──▶ answer: bytes, time ──┬──▶ grow; again
 //!          ▲                                                      └──▶ rest: a round trip, 2, 4, .. 10 s
@@ -22,6 +26,9 @@ use std::time::{Duration, Instant};
 const LONGEST_REST: Duration = Duration::from_secs(10);
 /// What a round trip takes at least, for the arithmetic.
 const SHORTEST: Duration = Duration::from_micros(1);
+
+/// Bytes a second that a stream's window allows, from which on a greater one would not make it faster.
+const PLENTY: f64 = 400e6;
 
 /// Bytes of a stream's window, and of the connection's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +54,8 @@ struct Growth {
     sample: Option<(u64, Instant)>,
     /// The greatest bandwidth so far, in bytes a second.
     best: f64,
+    /// The shortest round trip so far.
+    shortest: Duration,
     rest: Duration,
     rest_until: Option<Instant>,
 }
@@ -72,6 +81,13 @@ impl Windows {
         let (stream, connection) = (u64::from(self.now.stream), u64::from(self.now.connection));
         let high = connection.saturating_sub(stream).max(connection / 2);
         (high, stream.min(high).max(high / 2))
+    }
+
+    /// The first SETTINGS were acknowledged after this time: a round trip without load.
+    pub(super) fn acknowledged(&mut self, trip: Duration) {
+        if let Some(growth) = &mut self.growth {
+            growth.shortest = growth.shortest.min(trip.max(SHORTEST));
+        }
     }
 
     /// Whether it is time for a PING; `received` is all DATA that came so far, in bytes. The clock is read only when
@@ -130,6 +146,7 @@ impl Growth {
             mark: 0,
             sample: None,
             best: 0.0,
+            shortest: Duration::MAX,
             rest: Duration::ZERO,
             rest_until: None,
         }
@@ -140,7 +157,9 @@ impl Growth {
         let bandwidth = bytes as f64 / trip.as_secs_f64();
         let faster = bandwidth > self.best;
         self.best = self.best.max(bandwidth);
-        if !faster || bytes.saturating_mul(3) < u64::from(now.stream) * 2 {
+        self.shortest = self.shortest.min(trip);
+        let plenty = f64::from(now.stream) >= PLENTY * self.shortest.as_secs_f64();
+        if plenty || !faster || bytes.saturating_mul(3) < u64::from(now.stream) * 2 {
             return now;
         }
         self.bound(now, bytes.saturating_mul(2))
@@ -255,6 +274,20 @@ mod tests {
             assert!(!link.trip(u64::MAX, 2 * TRIP));
         }
         assert_eq!(link.windows.now(), mib(4, 8));
+    }
+
+    #[test]
+    fn a_short_link_needs_no_more_however_long_its_queue_is() {
+        // P33: the trip without load is what tells.
+        let mut link = Link::new(mib(2, 5), mib(64, 64));
+        link.windows.acknowledged(Duration::from_millis(5));
+        for _ in 0..20 {
+            assert!(!link.trip(u64::MAX, TRIP));
+        }
+        let mut link = Link::new(mib(2, 5), mib(64, 64));
+        link.windows.acknowledged(Duration::from_millis(20));
+        let grown = (0..20).filter(|_| link.trip(u64::MAX, TRIP)).count();
+        assert_eq!((grown, link.windows.now()), (2, mib(8, 16)), "400 MB a second");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::session::{Phase, Protocol, Reason, Session, SessionId};
 use super::waiters::Status;
-use super::{Action, DialEnd, DialId, Failure, OriginState, after, limits::UNKNOWN_STREAMS};
+use super::{Action, DialEnd, DialId, Failure, OriginState, after, limits::UNKNOWN_STREAMS, reserve_first};
 
 impl<C: Clone> OriginState<C> {
     /// A dial succeeded; the connection speaks `protocol`. `None`: nobody wants it any more, drop it.
@@ -420,6 +420,7 @@ impl<C: Clone> OriginState<C> {
             session.expires_at,
             after(now, self.limits.idle_timeout),
         ];
+        reserve_first(&mut self.sessions);
         let slot = self.sessions.insert(session);
         dues.into_iter().for_each(|due| self.arm(due));
         match dial.own {

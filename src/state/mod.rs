@@ -392,6 +392,13 @@ impl<C: Clone> OriginState<C> {
     }
 }
 
+/// Makes room for the first of what most origins have one of (P39).
+fn reserve_first<T>(slab: &mut Slab<T>) {
+    if slab.capacity() == 0 {
+        slab.reserve_exact(1);
+    }
+}
+
 fn slot_of(slot: usize) -> u32 {
     u32::try_from(slot).expect("fewer than 2^32 of anything per origin")
 }

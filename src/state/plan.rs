@@ -361,6 +361,7 @@ impl<C: Clone> OriginState<C> {
             own,
             orphaned: false,
         };
+        super::reserve_first(&mut self.dials);
         let slot = super::slot_of(self.dials.insert(dial));
         let id = DialId { slot, generation };
         self.actions

@@ -168,6 +168,7 @@ impl<C> Waiters<C> {
     pub(super) fn insert(&mut self, caller: Caller, group: usize, status: Status<C>) -> WaiterId {
         self.generation = self.generation.wrapping_add(1);
         let generation = self.generation;
+        super::reserve_first(&mut self.nodes);
         let slot = self.nodes.insert(Waiter {
             generation,
             prev: NONE,

@@ -99,6 +99,7 @@ pub(crate) struct Meter {
 struct Incoming {
     frames: Counter,
     headers_or_data: Counter,
+    settings_acks: Counter,
     answers: Counter,
     data_bytes: Counter,
     empty_data: Counter,
@@ -174,6 +175,11 @@ impl Meter {
     /// SETTINGS frames of the peer that h2 has applied and acknowledged.
     pub(crate) fn settings_applied(&self) -> u64 {
         self.outgoing.settings_acks.get()
+    }
+
+    /// Whether the peer has acknowledged SETTINGS of ours.
+    pub(crate) fn is_acknowledged(&self) -> bool {
+        self.incoming.settings_acks.get() > 0
     }
 
     /// Frames of any kind that arrived.

@@ -157,7 +157,11 @@ impl FromPeer {
             kind::RST_STREAM => self.stray(meter, clock)?,
             kind::GOAWAY => goaway(meter, frame)?,
             kind::WINDOW_UPDATE => self.window_update(meter, clock)?,
-            _ => self.control(meter, clock)?,
+            other => {
+                seen.settings_acks
+                    .add(u64::from(other == kind::SETTINGS && frame.is_ack()));
+                self.control(meter, clock)?;
+            }
         }
         Ok(())
     }
