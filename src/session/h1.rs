@@ -68,8 +68,8 @@ pub(crate) struct H1Control {
     given_up: AtomicBool,
     /// How often hyper has written all that it had.
     flushes: AtomicU64,
-    /// Whoever waits for that.
-    pub(super) writing: AtomicWaker,
+    /// The caller who waits for the response: told of that, and when the session has ended.
+    pub(super) watcher: AtomicWaker,
     /// In milliseconds; 0 is never.
     write_timeout: AtomicU64,
     pub(super) informant: Informant,
@@ -106,7 +106,7 @@ impl H1Control {
             answered: AtomicBool::new(false),
             given_up: AtomicBool::new(false),
             flushes: AtomicU64::new(0),
-            writing: AtomicWaker::new(),
+            watcher: AtomicWaker::new(),
             write_timeout: AtomicU64::new(0),
             informant: Informant::new(address),
             fault,
@@ -126,14 +126,15 @@ impl H1Control {
 
     /// The request is over as far as its caller goes: its slot is let go if hyper can take the next one already, else by
     /// the driver, which knows when the connection is free.
-    pub(super) fn finish(&self, sender: Sender, slot: Occupied) {
-        let sender = if sender.is_ready() {
-            if self.rest(sender) {
-                return drop(slot);
+    pub(super) fn finish(&self, sender: Option<Sender>, slot: Occupied) {
+        let sender = match sender {
+            Some(sender) if sender.is_ready() => {
+                if self.rest(sender) {
+                    return drop(slot);
+                }
+                None
             }
-            None
-        } else {
-            Some(sender)
+            other => other,
         };
         self.give_back(Returned { sender, _slot: slot });
     }
@@ -171,6 +172,11 @@ impl H1Control {
         self.seat.lock().returned.take()
     }
 
+    /// Nobody drives the connection any more.
+    pub(super) fn has_ended(&self) -> bool {
+        self.cause.get().is_some()
+    }
+
     pub(super) fn verdict(&self) -> Option<&Error> {
         self.verdict.get()
     }
@@ -206,7 +212,7 @@ impl H1Control {
     /// hyper has written all that it had.
     pub(super) fn flushed(&self) {
         self.flushes.fetch_add(1, Ordering::AcqRel);
-        self.writing.wake();
+        self.watcher.wake();
     }
 
     pub(super) fn flushes(&self) -> u64 {
@@ -253,9 +259,12 @@ impl Ending for H1Control {
         // An upgraded connection is its user's, who has time.
         self.set_write_timeout(None);
         self.close();
-        self.cause
+        let cause = self
+            .cause
             .get_or_init(|| self.verdict.get().cloned().unwrap_or(cause))
-            .clone()
+            .clone();
+        self.watcher.wake();
+        cause
     }
 
     fn is_given_up(&self) -> bool {

@@ -32,7 +32,8 @@ use crate::error::{Error, Kind};
 pub(super) struct Tail {
     session: Arc<H1>,
     progress: Arc<Progress>,
-    rights: Option<(Sender, Occupied)>,
+    /// The sender goes before the slot once the session has ended.
+    rights: Option<(Option<Sender>, Occupied)>,
 }
 
 impl Tail {
@@ -99,7 +100,7 @@ impl Sending {
             tail: Some(Tail {
                 session,
                 progress,
-                rights: Some((sender, slot)),
+                rights: Some((Some(sender), slot)),
             }),
             patient: Bound::new(patience.header),
             body_idle: patience.body_idle,
@@ -112,10 +113,7 @@ impl Sending {
         body: &mut Option<Outgoing>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Response<Body>, Failure>> {
-        let (Some(answer), Some(tail)) = (&mut self.answer, &self.tail) else {
-            return Poll::Pending;
-        };
-        if let Poll::Ready(answer) = answer.as_mut().poll(cx) {
+        if let Poll::Ready(answer) = self.poll_answer(cx) {
             self.answer = None;
             return self.tail.take().map_or(Poll::Pending, |tail| {
                 Poll::Ready(match answer {
@@ -124,7 +122,10 @@ impl Sending {
                 })
             });
         }
-        if self.patient.is_off() || tail.progress.poll_written(cx).is_pending() {
+        let Some(tail) = &self.tail else {
+            return Poll::Pending;
+        };
+        if self.patient.is_off() || !tail.progress.is_written() {
             return Poll::Pending;
         }
         ready!(self.patient.poll(cx));
@@ -134,6 +135,28 @@ impl Sending {
 }
 
 impl Sending {
+    /// hyper's answer. A request that is handed over at the very end of a connection may be forgotten in hyper's queue,
+    /// which lasts as long as somebody can send: then our own sender is what keeps it there.
+    fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Answer> {
+        let (Some(answer), Some(tail)) = (&mut self.answer, &mut self.tail) else {
+            return Poll::Pending;
+        };
+        let step = answer.as_mut().poll(cx);
+        if step.is_ready() {
+            return step;
+        }
+        tail.control().watcher.register(cx.waker());
+        if !tail.control().has_ended() {
+            return step;
+        }
+        let sender = tail.rights.as_mut().and_then(|(sender, _)| sender.take());
+        if sender.is_none() {
+            return step;
+        }
+        drop(sender);
+        answer.as_mut().poll(cx)
+    }
+
     /// The connection ends with its request, for no fault of the server's.
     fn give_up(&mut self) {
         let Some(answer) = self.answer.take() else {

@@ -123,14 +123,10 @@ impl Progress {
         self.over.load(Ordering::Acquire)
     }
 
-    /// Ready once all of the request was written: hyper keeps much of it in a buffer.
-    pub(super) fn poll_written(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.control.writing.register(cx.waker());
-        if self.is_over() && self.control.flushes() > self.over_at.load(Ordering::Acquire) {
-            Poll::Ready(())
-        } else {
-            Poll::Pending
-        }
+    /// Whether all of the request was written: hyper keeps much of it in a buffer. Whoever watches the session is woken
+    /// when it was.
+    pub(super) fn is_written(&self) -> bool {
+        self.is_over() && self.control.flushes() > self.over_at.load(Ordering::Acquire)
     }
 
     /// The caller's body failed, and the connection ends with it.

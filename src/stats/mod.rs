@@ -75,7 +75,7 @@ pub struct Stats {
     pub sessions_opened: u64,
     /// Since the start: sessions closed, by reason.
     pub sessions_closed: SessionsClosed,
-    /// Since the start: requests given to a session, replays included.
+    /// Since the start: requests given to a session, each attempt counted, also one that found the session ended.
     pub streams_started: u64,
     /// Since the start: of those, the ones that the server refused without having processed them.
     pub streams_refused: u64,

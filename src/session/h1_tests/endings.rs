@@ -1,5 +1,6 @@
 //! How a session ends, and what that means for the request on it.
 
+use std::future::poll_fn;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -7,8 +8,10 @@ use http::Request;
 use http_body_util::{BodyExt, Full};
 
 use super::fake::{Fake, failure, piecewise, response};
+use crate::error::{Error, Kind};
+use crate::session::alive::Ending;
 use crate::session::link::Failure;
-use crate::session::{Outgoing, killed};
+use crate::session::{H1Sending, Outgoing, killed};
 use crate::state::Reason;
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
@@ -92,8 +95,7 @@ async fn a_slot_on_a_session_about_to_end_is_kept_until_it_has() {
     let (fake, mut server) = Fake::new(4096).await;
     fake.h1.control().close();
     let (parts, ()) = Request::get("http://a/").body(()).unwrap().into_parts();
-    let sent =
-        crate::session::H1Sending::start(fake.h1.clone(), fake.slot(), &parts, &mut None, fake.patience);
+    let sent = H1Sending::start(fake.h1.clone(), fake.slot(), &parts, &mut None, fake.patience);
     assert!(matches!(sent, Err(Failure::NotSent(_))));
     assert_eq!(fake.events.seen(), "", "the driver has not run yet");
     fake.events.until("cr").await;
@@ -230,4 +232,24 @@ async fn a_driver_that_is_dropped_with_its_runtime_reports_the_end() {
     let (result, _) = fake.get("http://a/").await.unwrap();
     assert!(matches!(result, Err(Failure::NotSent(_))));
     events.until("crr").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_waits_hears_that_the_session_has_ended() {
+    // P14: a request that was handed over at the very end may be forgotten in hyper's queue, and whatever would end it.
+    let (fake, mut server) = Fake::new(4096).await;
+    let (parts, ()) = Request::get("http://a/").body(()).unwrap().into_parts();
+    let mut sending = H1Sending::start(fake.h1.clone(), fake.slot(), &parts, &mut None, fake.patience)
+        .ok()
+        .unwrap();
+    let mut answer = tokio_test::task::spawn(poll_fn(|cx| sending.poll(&mut None, cx)));
+    assert!(answer.poll().is_pending());
+    server.head().await;
+    assert!(answer.poll().is_pending() && !answer.is_woken());
+    fake.h1.control().end(Error::new(Kind::Io, "over"));
+    assert!(answer.is_woken());
+    assert!(answer.poll().is_pending());
+    // Without its sender hyper's connection ends with the response.
+    server.write(OK).await;
+    server.closed().await;
 }
