@@ -89,7 +89,7 @@ impl Error {
         self.inner.timeout
     }
 
-    /// The origin's queue held `max_waiters` already; the request was refused at once.
+    /// The origin's queue held `max_waiters` already, or all of `max_origins` had requests; the request was refused at once.
     #[must_use]
     pub fn is_saturated(&self) -> bool {
         self.inner.kind == Kind::Saturated

@@ -35,9 +35,9 @@ const MIB: u32 = 1 << 20;
 /// # Files
 ///
 /// With the feature `serde` it is read from TOML, JSON or another self-describing format, and written to it. Durations
-/// are written as `"90s"` (or `"1m 30s"`, `"250ms"`, …; plain `0` is understood too), sizes as integers. A missing field has its default. An
-/// unknown or repeated field, a value of the wrong type or out of range, and fields that contradict each other are
-/// errors that name the field and what it allows. The pool never reads the environment.
+/// are written as `"90s"` (or `"1m 30s"`, `"250ms"`, …; plain `0` is understood too), sizes as integers. A missing
+/// field has its default. An unknown or repeated field, a value of the wrong type or out of range, and fields that
+/// contradict each other are errors that name the field and what it allows. The pool never reads the environment.
 #[cfg_attr(
     feature = "serde",
     doc = r#"
@@ -71,7 +71,7 @@ pub struct PoolConfig {
     /// Default 256, allowed 1..=65535.
     pub streams_per_session: usize,
     /// Connections that one origin may have while it speaks HTTP/1.1, where a connection carries one
-    /// request at a time. Takes the place of `max_sessions` there.
+    /// request at a time: as many requests run at once. Takes the place of `max_sessions` there.
     ///
     /// Default 16, allowed 1..=4096.
     pub max_h1_connections: usize,
@@ -164,8 +164,8 @@ pub struct PoolConfig {
     /// Default 3, allowed 0..=100; 0 means off.
     pub max_replays: usize,
     /// Bytes of a request's body that are kept (shared, not copied) until response headers arrive, so that
-    /// it can be sent again; of many small frames, what it takes to keep them counts too. Over it, or while it is off, only requests without a body, or with one that
-    /// was never polled, are replayed.
+    /// it can be sent again; of many small frames, what it takes to keep them counts too. Over it, or while
+    /// it is off, only requests without a body, or with one that was never polled, are replayed.
     ///
     /// Default 65536, allowed 0..=1073741824; 0 means off.
     pub replay_buffer: usize,

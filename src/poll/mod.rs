@@ -9,12 +9,13 @@
 //! | the value awaited | the wait ends with it |
 //! | another value | it is remembered, and the next round begins |
 //! | nothing ([`Reply::Nothing`]: a 408), or its own timeout | the next round begins |
-//! | a connection error (what the [retry layer](crate::retry) calls transient), within the answer's body too | the next round begins after a back-off |
+//! | a connection error (transient to the [retry layer](crate::retry)), in a body too | the next round, after a back-off |
 //! | another error | the wait ends with it |
 //!
 //! A server that answers at once instead of holding (sooner than it was told to, and within a second), time after time, is
-//! met with the same back-off from the second such round on, so that no wait ever becomes a hot loop. The overall timeout runs on tokio's monotonic clock and is met
-//! exactly; a value that is there at that very instant still counts.
+//! met with the same back-off from the second such round on, so that no wait ever becomes a hot loop. The overall
+//! timeout runs on tokio's monotonic clock and is met exactly; a value that is there at that very instant still
+//! counts.
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -56,8 +57,8 @@
 //!
 //! # Events
 //!
-//! Every round that does not end the wait is a `tracing` event (target `h2pool::poll`, level DEBUG, fields `round`, `ended` =
-//! `reply`, `timed_out` or `connection_error`, `pause_ms`).
+//! Every round that does not end the wait is a `tracing` event (target `h2pool::poll`, level DEBUG, fields `round`,
+//! `ended` = `reply`, `timed_out` or `connection_error`, `pause_ms`).
 
 mod error;
 mod rounds;

@@ -23,8 +23,8 @@ use super::{LongPoll, Reply, Round, deadline_in};
 /// A wait for one thing that many callers share: one poll at a time, however many wait.
 ///
 /// Clones are handles on the same poll. Each [`wait`](Self::wait) has a timeout of its own; each round is held for the
-/// longest time that any caller has left when it begins. Callers come and go without disturbing the others; when the last one leaves, the
-/// poll ends. They should live on one runtime, since the call's timers and connections do.
+/// longest time that any caller has left when it begins. Callers come and go without disturbing the others; when the
+/// last one leaves, the poll ends. They should live on one runtime, since the call's timers and connections do.
 ///
 /// ```
 /// use std::time::Duration;

@@ -25,8 +25,9 @@ const FREE_REPLAYS: u32 = 3;
 ///
 /// The default allows retries for 20 % of the requests and 10 a second besides, so that little traffic is not starved,
 /// and saves up to 100. What a server refused unprocessed is sent again for free, up to three times for one request (and
-/// a pool below may have sent it several times for each of those). A fleet of clients that all wake at once against a server that needs seconds to start is the case
-/// for more: size `burst` by the number of requests in the air times the attempts each needs until the server is up.
+/// a pool below may have sent it several times for each of those). A fleet of clients that all wake at once against a
+/// server that needs seconds to start is the case for more: size `burst` by the number of requests in the air times
+/// the attempts each needs until the server is up.
 ///
 /// ```
 /// use h2pool::retry::{RetryBudget, RetryPolicy};
@@ -73,9 +74,10 @@ impl RetryBudget {
         Self::with(Rates { burst, ..self.rates }, self.per_origin)
     }
 
-    /// A bucket for each origin (scheme, host and port of the request's URI; `http://a` and `http://a:80` are one) instead of
-    /// one for all: one dead origin leaves the others' retries alone. At most 1,024 origins are told apart; one that has not been used for longest starts
-    /// anew. What it returns shares nothing with what it was made from.
+    /// A bucket for each origin (scheme, host and port of the request's URI; `http://a` and `http://a:80` are one)
+    /// instead of one for all: one dead origin leaves the others' retries alone. At most 1,024 origins are told
+    /// apart; one that has not been used for longest starts anew. What it returns shares nothing with what it was
+    /// made from.
     #[must_use]
     pub fn per_origin(self) -> Self {
         Self::with(self.rates, true)

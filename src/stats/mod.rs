@@ -79,7 +79,8 @@ pub struct Stats {
     pub streams_started: u64,
     /// Since the start: of those, the ones that the server refused without having processed them.
     pub streams_refused: u64,
-    /// Since the start: requests that the pool sent again because the server did not process them.
+    /// Since the start: requests that the pool sent again: because the server did not process them, or because the runtime
+    /// of their session ended and their method is safe.
     pub replays: u64,
     /// Since the start: dials that failed, and sessions that ended before they served anything.
     pub dials_failed: u64,
@@ -95,7 +96,8 @@ pub struct Stats {
     pub acquire_timeouts: u64,
     /// Since the start: acquisitions refused because the queue was full.
     pub saturated: u64,
-    /// Since the start: dials that offered only HTTP/1.1 because the origin was remembered to speak nothing else.
+    /// Since the start: dials that offered only HTTP/1.1 because the origin was remembered to speak nothing else, and requests
+    /// that went to the `fallback`.
     pub h1_only_hits: u64,
     /// Since the start: PINGs sent because a request was cancelled unanswered.
     pub probes: u64,
