@@ -214,31 +214,37 @@ impl<O: Key> Exchange<O> {
                 Ok(response) => return Ok(response),
                 Err(failure) => failure,
             };
-            match failure {
-                Failure::NotSent(error) => {
-                    tracing::trace!(target: "h2pool", error = %error, "slot lost before use")
-                }
-                Failure::Unprocessed { error, blameless } => {
-                    // Not one of which nothing was written when the connection failed.
-                    if error.is_goaway() || error.is_reset() {
-                        self.entry.tally.stream_refused();
-                    }
-                    Box::pin(self.replay(error, blameless, &mut replays)).await?;
-                }
-                Failure::NeedsH1(error) => {
-                    self.entry.core.wants_h1(&self.entry.key, self.authenticated);
-                    Box::pin(self.turn_to_h1(error, &mut replays)).await?;
-                    if self.entry.core.fallback.is_some() {
-                        return Box::pin(self.fall_back()).await;
-                    }
-                }
-                Failure::Failed(error) if self.may_repeat(&error, want) => {
-                    self.ambiguous = true;
-                    Box::pin(self.replay(error, false, &mut replays)).await?;
-                }
-                Failure::Failed(error) => return Err(self.entry.name(error)),
+            if self.follow(failure, want, &mut replays).await? {
+                return Box::pin(self.fall_back()).await;
             }
         }
+    }
+
+    /// What follows a failed attempt: another one, or the fallback (true), or the error.
+    async fn follow(&mut self, failure: Failure, want: Want, replays: &mut usize) -> Result<bool, Error> {
+        match failure {
+            Failure::NotSent(error) => {
+                tracing::trace!(target: "h2pool", error = %error, "slot lost before use");
+            }
+            Failure::Unprocessed { error, blameless } => {
+                // Not one of which nothing was written when the connection failed.
+                if error.is_goaway() || error.is_reset() {
+                    self.entry.tally.stream_refused();
+                }
+                Box::pin(self.replay(error, blameless, replays)).await?;
+            }
+            Failure::NeedsH1(error) => {
+                self.entry.core.wants_h1(&self.entry.key, self.authenticated);
+                Box::pin(self.turn_to_h1(error, replays)).await?;
+                return Ok(self.entry.core.fallback.is_some());
+            }
+            Failure::Failed(error) if self.may_repeat(&error, want) => {
+                self.ambiguous = true;
+                Box::pin(self.replay(error, false, replays)).await?;
+            }
+            Failure::Failed(error) => return Err(self.entry.name(error)),
+        }
+        Ok(false)
     }
 
     /// A misdirected request goes to a session of its own, where it can (P23).

@@ -367,27 +367,41 @@ impl<C: Clone> OriginState<C> {
     }
 
     fn insert_session(&mut self, dial: &super::Dial, protocol: Protocol, now: Instant) -> usize {
-        let limit = match protocol {
-            Protocol::H1 => 1,
-            Protocol::H2 => {
-                let known = self
-                    .plan
-                    .learned
-                    .filter(|_| !self.plan.h1)
-                    .unwrap_or(UNKNOWN_STREAMS);
-                known.min(self.limits.streams_per_session)
+        let session = self.fresh_session(dial, protocol, now);
+        let dues = [
+            session.useful_by,
+            session.expires_at,
+            after(now, self.limits.idle_timeout),
+        ];
+        let ready = session.ready;
+        reserve_first(&mut self.sessions);
+        let slot = self.sessions.insert(session);
+        dues.into_iter().for_each(|due| self.arm(due));
+        match dial.own {
+            Some(waiter) => self.give_own(slot, waiter),
+            None => {
+                self.groups[dial.group].active += 1;
+                if !ready {
+                    self.groups[dial.group].fresh += 1;
+                }
+                self.refile(slot);
             }
-        };
-        let age = self.limits.max_age.map(|age| self.jittered(age));
+        }
+        slot
+    }
+
+    fn fresh_session(&mut self, dial: &super::Dial, protocol: Protocol, now: Instant) -> Session {
         let ready = protocol == Protocol::H1;
-        let session = Session {
+        let age = self.limits.max_age.map(|age| self.jittered(age));
+        let settings_by = after(dial.started, Some(self.limits.connect_timeout));
+        Session {
             generation: self.next_generation(),
             group: dial.group,
             runtime: dial.runtime,
             protocol,
             phase: Phase::Active,
             reason: None,
-            limit,
+            limit: self.first_limit(protocol),
             in_use: 0,
             holders: super::waiters::Fifo::default(),
             parked: 0,
@@ -404,36 +418,24 @@ impl<C: Clone> OriginState<C> {
             opened_at: now,
             idle_since: Some(now),
             held_until: None,
-            useful_by: if ready {
-                None
-            } else {
-                after(dial.started, Some(self.limits.connect_timeout))
-            },
+            useful_by: settings_by.filter(|_| !ready),
             probe_by: None,
             expires_at: after(now, age),
             drain_by: None,
             link: None,
             class: None,
-        };
-        let dues = [
-            session.useful_by,
-            session.expires_at,
-            after(now, self.limits.idle_timeout),
-        ];
-        reserve_first(&mut self.sessions);
-        let slot = self.sessions.insert(session);
-        dues.into_iter().for_each(|due| self.arm(due));
-        match dial.own {
-            Some(waiter) => self.give_own(slot, waiter),
-            None => {
-                self.groups[dial.group].active += 1;
-                if !ready {
-                    self.groups[dial.group].fresh += 1;
-                }
-                self.refile(slot);
-            }
         }
-        slot
+    }
+
+    /// The limit of a session before its SETTINGS (P3).
+    fn first_limit(&self, protocol: Protocol) -> u32 {
+        if protocol == Protocol::H1 {
+            return 1;
+        }
+        let learned = self.plan.learned.filter(|_| !self.plan.h1);
+        learned
+            .unwrap_or(UNKNOWN_STREAMS)
+            .min(self.limits.streams_per_session)
     }
 
     /// A session for one waiter alone: it drains from the start. A request with a body waits for SETTINGS that allow it.

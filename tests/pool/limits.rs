@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use h2pool::{Error, H2Pool};
 use http::Version;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
+use tower::Service;
 
 use crate::support::peer::{Frame, Peer, code};
 use crate::support::server::Server;
@@ -418,4 +420,24 @@ async fn an_origin_that_leaves_takes_no_request_along() {
     for task in tasks.collect::<Vec<_>>() {
         join(task).await;
     }
+}
+
+#[test]
+fn a_permit_that_is_waited_for_outside_of_a_runtime_is_an_error() {
+    // P36, P41: not a panic.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let (pool, mut net) = net(H2Pool::builder().limit_concurrency(1));
+    let (call, _running) = runtime.block_on(async {
+        let running = fetch(&pool, get(uri("https://a/")));
+        let mut peer = net.ready_peer(10).await;
+        peer.next_headers().await;
+        let mut service = pool.origin(origin("https://a"));
+        service.ready().await.unwrap();
+        (service.call(get(uri("https://a/"))), (running, peer))
+    });
+    let error = call.now_or_never().unwrap().unwrap_err();
+    assert!(error.is_config() && error.is_unprocessed(), "{error:?}");
 }

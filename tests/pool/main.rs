@@ -17,6 +17,7 @@ mod h1;
 mod headers;
 mod lifecycle;
 mod limits;
+mod misdirected;
 mod origin_service;
 mod replay;
 mod runtimes;

@@ -125,24 +125,7 @@ impl FromPeer {
                     meter.mark();
                 }
             }
-            kind::HEADERS => {
-                seen.headers_or_data.add(1);
-                seen.open_heads.add(u64::from(!frame.is_end_stream()));
-                match streams.get_mut(id) {
-                    Some(stream) => {
-                        seen.answers.add(u64::from(frame.is_end_stream()));
-                        if stream.are_trailers(frame.is_end_stream()) {
-                            self.trailers = Some(Trailers::new(frame));
-                        }
-                        let within = stream.headers(id, bytes, frame.is_end_stream(), &meter.bounds);
-                        if stream.violation.is_some() {
-                            meter.mark();
-                        }
-                        within?;
-                    }
-                    None => self.stray(meter, clock)?,
-                }
-            }
+            kind::HEADERS => self.headers(meter, streams, frame, clock)?,
             kind::CONTINUATION => {
                 if let Some(trailers) = &mut self.trailers {
                     trailers.frame(frame);
@@ -164,6 +147,30 @@ impl FromPeer {
             }
         }
         Ok(())
+    }
+
+    fn headers(
+        &mut self,
+        meter: &Meter,
+        streams: &mut Streams,
+        frame: Frame,
+        clock: &mut Clock<impl FnOnce() -> Instant>,
+    ) -> Result<(), Violation> {
+        let (seen, id, end) = (&meter.incoming, frame.stream, frame.is_end_stream());
+        seen.headers_or_data.add(1);
+        seen.open_heads.add(u64::from(!end));
+        let Some(stream) = streams.get_mut(id) else {
+            return self.stray(meter, clock);
+        };
+        seen.answers.add(u64::from(end));
+        if stream.are_trailers(end) {
+            self.trailers = Some(Trailers::new(frame));
+        }
+        let within = stream.headers(id, frame.length, end, &meter.bounds);
+        if stream.violation.is_some() {
+            meter.mark();
+        }
+        within
     }
 
     /// `bytes` come next: what of them belongs to trailers is looked at.

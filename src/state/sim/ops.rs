@@ -19,6 +19,7 @@ pub enum Op {
     },
     AcquireOwn {
         runtime: u8,
+        empty: bool,
     },
     Claim(u8),
     Cancel(u8),
@@ -42,6 +43,7 @@ pub enum Op {
     Failing(u8),
     Worn(u8),
     Lost(u8),
+    GivenUp(u8),
     Warm {
         runtime: u8,
         count: u8,
@@ -72,7 +74,10 @@ impl Op {
                 runtime: which,
                 empty: flag,
             },
-            12 => Self::AcquireOwn { runtime: which },
+            12 => Self::AcquireOwn {
+                runtime: which,
+                empty: flag,
+            },
             13..=17 => Self::Claim(which),
             18..=20 => Self::Cancel(which),
             21..=22 => Self::FirmUp(which),
@@ -94,7 +99,9 @@ impl Op {
             51 => Self::Goaway(which),
             52 => Self::Failing(which),
             53 => Self::Worn(which),
-            54..=55 => Self::Lost(which),
+            54 => Self::Lost(which),
+            55 if flag => Self::GivenUp(which),
+            55 => Self::Lost(which),
             56 => Self::Warm {
                 runtime: which,
                 count: how % 8,

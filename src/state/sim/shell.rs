@@ -200,8 +200,11 @@ impl Sim {
                     None => self.model.declined(caller),
                 }
             }
-            Op::AcquireOwn { runtime } => {
-                let caller = self.caller(runtime);
+            Op::AcquireOwn { runtime, empty } => {
+                let caller = Caller {
+                    empty,
+                    ..self.caller(runtime)
+                };
                 let waiter = self.state.acquire_own(caller, now);
                 self.waiters.extend(waiter);
             }
@@ -325,6 +328,7 @@ impl Sim {
         | Op::Goaway(which)
         | Op::Failing(which)
         | Op::Worn(which)
+        | Op::GivenUp(which)
         | Op::Lost(which)) = op
         else {
             return;
@@ -359,6 +363,7 @@ impl Sim {
             Op::Goaway(_) => self.state.handle_goaway(id, which, now),
             Op::Failing(_) => self.state.handle_failing(id, which, now),
             Op::Worn(_) => self.state.handle_worn(id, now),
+            Op::GivenUp(_) => self.state.handle_given_up(id),
             _ => {
                 self.state.handle_closed(id, which, now);
                 // Now and then a stale id is kept, to be used again.

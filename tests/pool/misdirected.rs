@@ -1,0 +1,83 @@
+//! 421: the server does not speak for the origin on this session (P23).
+
+use h2pool::H2Pool;
+
+use crate::support::client::upload;
+use crate::util::*;
+
+#[tokio::test(start_paused = true)]
+async fn a_misdirected_request_goes_to_a_session_of_its_own_once() {
+    // P23
+    for answers in [[421, 200], [421, 421]] {
+        let (pool, mut net) = net(H2Pool::builder().max_sessions(1));
+        let request = fetch(&pool, post(uri("https://a/"), "body"));
+        let mut shared = net.ready_peer(10).await;
+        let first = shared.next_request().await;
+        shared.respond(first.head.stream, answers[0], b"not here").await;
+        let mut own = net.ready_peer(10).await;
+        // Meanwhile the shared session serves the others.
+        let other = fetch(&pool, get(uri("https://a/other")));
+        assert_eq!(shared.answer_one(b"ok").await.unwrap(), "/other");
+        join(other).await.unwrap();
+        let again = own.next_request().await;
+        assert_eq!(again.body, "body");
+        own.respond(again.head.stream, answers[1], b"final").await;
+        let read = join(request).await.unwrap();
+        assert_eq!(
+            (read.status.as_u16(), &read.body[..]),
+            (answers[1], &b"final"[..])
+        );
+        own.until_closed().await;
+        assert_eq!(net.dials().await.len(), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_misdirected_body_waits_for_the_settings_of_the_session_of_its_own() {
+    // P3, P23
+    let (pool, mut net) = net(H2Pool::builder().max_sessions(1));
+    let request = fetch(&pool, post(uri("https://a/"), "body"));
+    let mut shared = net.ready_peer(10).await;
+    let first = shared.next_request().await;
+    shared.respond(first.head.stream, 421, b"not here").await;
+    let mut own = net.peer().await;
+    settle().await;
+    own.handshake(&streams(10)).await;
+    let again = own.next_request().await;
+    assert_eq!(again.body, "body");
+    own.respond(again.head.stream, 200, b"here").await;
+    assert_eq!(join(request).await.unwrap().body, "here");
+    assert_eq!((net.dials().await.len(), pool.stats().replays), (0, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_misdirected_request_that_cannot_be_sent_again_is_answered_as_it_is() {
+    // P23
+    let (pool, mut net) = net(H2Pool::builder().replay_buffer(0));
+    let request = fetch(&pool, post(uri("https://a/"), "body"));
+    let mut peer = net.ready_peer(10).await;
+    let first = peer.next_request().await;
+    peer.respond(first.head.stream, 421, b"not here").await;
+    let read = join(request).await.unwrap();
+    assert_eq!((read.status.as_u16(), &read.body[..]), (421, &b"not here"[..]));
+    assert_eq!(net.dials().await.len(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_misdirected_request_whose_upload_goes_on_is_answered_as_it_is() {
+    // P23, P30: its body went with the response, and is not to be left out of another attempt.
+    let (pool, mut net) = net(H2Pool::builder().max_sessions(2));
+    let warm = fetch(&pool, get(uri("https://a/warm")));
+    let mut peer = net.ready_peer(10).await;
+    assert_eq!(peer.answer_one(b"ok").await.unwrap(), "/warm");
+    join(warm).await.unwrap();
+    let (sender, body) = upload(64);
+    let request = fetch(&pool, http::Request::post("https://a/").body(body).unwrap());
+    let head = peer.next_headers().await;
+    peer.respond(head.stream, 421, b"not here").await;
+    settle().await;
+    drop(sender);
+    let read = join(request).await.unwrap();
+    assert_eq!((read.status.as_u16(), &read.body[..]), (421, &b"not here"[..]));
+    assert_eq!(net.dials().await.len(), 0);
+}
