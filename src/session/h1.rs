@@ -68,6 +68,8 @@ pub(crate) struct H1Control {
     given_up: AtomicBool,
     /// How often hyper has written all that it had.
     flushes: AtomicU64,
+    /// Its caller wants to hear of that.
+    written_watched: AtomicBool,
     /// The caller who waits for the response: told of that, and when the session has ended.
     pub(super) watcher: AtomicWaker,
     /// In milliseconds; 0 is never.
@@ -106,6 +108,7 @@ impl H1Control {
             answered: AtomicBool::new(false),
             given_up: AtomicBool::new(false),
             flushes: AtomicU64::new(0),
+            written_watched: AtomicBool::new(false),
             watcher: AtomicWaker::new(),
             write_timeout: AtomicU64::new(0),
             informant: Informant::new(address),
@@ -212,7 +215,14 @@ impl H1Control {
     /// hyper has written all that it had.
     pub(super) fn flushed(&self) {
         self.flushes.fetch_add(1, Ordering::AcqRel);
-        self.watcher.wake();
+        if self.written_watched.load(Ordering::Acquire) {
+            self.watcher.wake();
+        }
+    }
+
+    /// Before a request is handed over: whether its caller wants to hear when it was written.
+    pub(super) fn watch_written(&self, watched: bool) {
+        self.written_watched.store(watched, Ordering::Release);
     }
 
     pub(super) fn flushes(&self) -> u64 {

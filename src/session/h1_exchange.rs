@@ -92,6 +92,7 @@ impl Sending {
         };
         bound_interim(&mut request, &session.control);
         session.control.set_write_timeout(patience.write);
+        session.control.watch_written(patience.header.is_some());
         let length = content_length(request.headers());
         let (upload, progress) = Upload::new(body.take(), length, session.control.clone());
         let answer = sender.try_send_request(request.map(|()| upload));
