@@ -164,6 +164,12 @@ impl<C> Waiters<C> {
         }
     }
 
+    /// Room for so many nodes.
+    #[cfg(test)]
+    pub(super) fn capacity(&self) -> usize {
+        self.nodes.capacity()
+    }
+
     /// A node of its own, in no list.
     pub(super) fn insert(&mut self, caller: Caller, group: usize, status: Status<C>) -> WaiterId {
         self.generation = self.generation.wrapping_add(1);

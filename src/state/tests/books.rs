@@ -320,3 +320,17 @@ fn a_runtime_that_came_once_leaves_no_room_behind() {
     bench.state.release_memory();
     assert_eq!((bench.state.groups.len(), bench.state.groups.capacity()), (1, 1));
 }
+
+#[test]
+fn the_first_of_each_kind_takes_room_for_one() {
+    // P39: most origins have one session, one dial and one waiter, and there are many origins.
+    let mut bench = Bench::new(|_| {});
+    let waiter = bench.queue();
+    let session = bench.connect();
+    assert_eq!(bench.granted(waiter), session);
+    assert_eq!(
+        (bench.state.sessions.capacity(), bench.state.dials.capacity()),
+        (1, 1)
+    );
+    assert_eq!(bench.state.waiters.capacity(), 1);
+}
