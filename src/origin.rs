@@ -253,6 +253,13 @@ impl Origin {
     }
 }
 
+/// The port that a scheme implies (RFC 9110 §4.2).
+pub(crate) fn usual_port(scheme: Option<&Scheme>) -> Option<u16> {
+    let scheme = scheme?;
+    let known = *scheme == Scheme::HTTPS || *scheme == Scheme::HTTP;
+    known.then(|| default_port(*scheme == Scheme::HTTPS))
+}
+
 fn default_port(https: bool) -> u16 {
     if https { 443 } else { 80 }
 }

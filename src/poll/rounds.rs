@@ -115,7 +115,7 @@ impl LongPoll {
         *in_a_row = step.min(1 << 16);
         let (exponent, asked) = match unfinished {
             Unfinished::ConnectionError(asked) => (step, *asked),
-            Unfinished::Reply | Unfinished::TimedOut => (step.saturating_sub(1), TICK),
+            Unfinished::Reply | Unfinished::TimedOut => (step.saturating_sub(1), Duration::ZERO),
         };
         (exponent > 0).then(|| self.backoff.delay(exponent, (self.random)()).max(asked).max(TICK))
     }

@@ -66,9 +66,9 @@ pub(crate) struct H1Control {
     answered: AtomicBool,
     /// A caller gave up its request, or its body failed: that it ends is not the server's doing.
     given_up: AtomicBool,
-    /// How often hyper has written all that it had.
+    /// How often hyper has written all that it had, while a caller wanted to hear of that.
     flushes: AtomicU64,
-    /// Its caller wants to hear of that.
+    /// One does.
     written_watched: AtomicBool,
     /// The caller who waits for the response: told of that, and when the session has ended.
     pub(super) watcher: AtomicWaker,
@@ -214,8 +214,8 @@ impl H1Control {
 
     /// hyper has written all that it had.
     pub(super) fn flushed(&self) {
-        self.flushes.fetch_add(1, Ordering::AcqRel);
         if self.written_watched.load(Ordering::Acquire) {
+            self.flushes.fetch_add(1, Ordering::AcqRel);
             self.watcher.wake();
         }
     }

@@ -133,9 +133,7 @@ impl Sending {
         self.give_up();
         Poll::Ready(Err(Failure::Failed(late_headers())))
     }
-}
 
-impl Sending {
     /// hyper's answer. A request that is handed over at the very end of a connection may be forgotten in hyper's queue,
     /// which lasts as long as somebody can send: then our own sender is what keeps it there.
     fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Answer> {

@@ -4,10 +4,9 @@ use http::header::{self, HeaderMap, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, Uri, Version};
 
-use super::head::{
-    Protocol, add_length, check_host, check_length, unusable, usual_port, with_port, without_user,
-};
+use super::head::{Protocol, add_length, check_host, check_length, unusable, with_port, without_user};
 use crate::error::Error;
+use crate::origin::usual_port;
 
 /// The head of one attempt: origin-form, or authority-form for CONNECT, and a `host`, which comes first.
 /// What hyper's own extensions say stays; how long a body is, hyper tells. `body_size` is as for [`for_h2`](super::head::for_h2).

@@ -6,6 +6,7 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, Request, Uri, Version};
 
 use crate::error::{BoxError, Error};
+use crate::origin::usual_port;
 
 /// Headers about one hop, which HTTP/2 forbids.
 const HOP_BY_HOP: [HeaderName; 5] = [
@@ -180,15 +181,6 @@ pub(super) fn with_port(authority: Option<Authority>, scheme: Option<&Scheme>) -
         _ => Err(Error::config(
             "the URI of a CONNECT request needs a host and a port",
         )),
-    }
-}
-
-/// The scheme's own.
-pub(super) fn usual_port(scheme: Option<&Scheme>) -> Option<u16> {
-    match scheme {
-        Some(scheme) if *scheme == Scheme::HTTPS => Some(443),
-        Some(scheme) if *scheme == Scheme::HTTP => Some(80),
-        _ => None,
     }
 }
 

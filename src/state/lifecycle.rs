@@ -227,8 +227,7 @@ impl<C: Clone> OriginState<C> {
 
     /// The same where nobody drives it any more, since its runtime ended: that says nothing about the server.
     pub fn handle_abandoned(&mut self, id: SessionId, cause: C, now: Instant) -> Option<Reason> {
-        let slot = self.session_slot(id)?;
-        self.sessions[slot].judged = true;
+        self.handle_given_up(id);
         self.handle_closed(id, cause, now)
     }
 

@@ -6,24 +6,11 @@ use std::time::Duration;
 use h2pool::connect::memory::pair;
 use h2pool::{Error, H2Pool, Origin};
 use http::Version;
-use tokio::runtime::{Builder, Runtime};
 
 use crate::support::peer::Peer;
 use crate::support::server::Server;
 use crate::support::within;
 use crate::util::*;
-
-fn single() -> Runtime {
-    Builder::new_current_thread().enable_all().build().unwrap()
-}
-
-fn multi() -> Runtime {
-    Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()
-        .unwrap()
-}
 
 #[test]
 fn sessions_idle_out_on_the_second_runtime_too() {

@@ -44,18 +44,6 @@ async fn a_static_pool_on_a_runtime_of_several_threads() {
     use_the_static_pool().await;
 }
 
-fn single() -> Runtime {
-    Builder::new_current_thread().enable_all().build().unwrap()
-}
-
-fn multi() -> Runtime {
-    Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()
-        .unwrap()
-}
-
 #[test]
 fn one_runtime_after_the_other() {
     // P36: those whose sessions were driven by it find them gone and replaced.

@@ -8,12 +8,29 @@ use h2pool::connect::memory::{Dial, MemoryListener, pair};
 use h2pool::{Body, Builder, ConnectionInfo, Error, H2Pool, Origin};
 use http::{HeaderMap, Request, Response, StatusCode, Uri, Version};
 use http_body_util::{BodyExt, Empty, Full};
+use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 
 use crate::support::certs::client_config;
 use crate::support::peer::{Peer, setting};
 use crate::support::server::{ID, Server};
 use crate::support::within;
+
+pub(crate) fn single() -> Runtime {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
+}
+
+/// With one worker.
+pub(crate) fn multi() -> Runtime {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap()
+}
 
 /// Settings of a peer that allows so many streams.
 pub(crate) fn streams(limit: u32) -> [(u16, u32); 1] {

@@ -16,4 +16,5 @@ mod plan;
 mod protocol;
 mod soft;
 mod timeouts;
+mod useful;
 mod waiters;
