@@ -35,6 +35,8 @@ struct Inner {
     timeout: bool,
     unprocessed: bool,
     body: bool,
+    /// The same request would meet it again.
+    lasting: bool,
     message: Cow<'static, str>,
     origin: Option<Arc<str>>,
     source: Option<Arc<dyn StdError + Send + Sync>>,
@@ -151,14 +153,15 @@ impl Error {
         self.inner.kind == Kind::Certificate
     }
 
-    /// Whether a retry is sensible where it is safe: false for saturation, closure, configuration and certificate
-    /// errors and for h1-only origins, which the same request would meet again.
+    /// Whether a retry is sensible where it is safe: false for what the same request would meet again: saturation, closure,
+    /// configuration and certificate errors, h1-only origins, and responses that were malformed or went over a bound.
     #[must_use]
     pub fn is_transient(&self) -> bool {
-        !matches!(
+        let refused = matches!(
             self.inner.kind,
             Kind::Saturated | Kind::Closed | Kind::Config | Kind::Certificate | Kind::H1Only
-        )
+        );
+        !refused && !self.inner.lasting
     }
 
     /// The origin that the error belongs to, as `scheme://host:port`, where there is one.
@@ -202,6 +205,7 @@ impl Error {
                 timeout,
                 unprocessed,
                 body: false,
+                lasting: false,
                 message: message.into(),
                 origin: None,
                 source: None,
@@ -269,6 +273,12 @@ impl Error {
     #[must_use]
     pub(crate) fn in_body(self) -> Self {
         self.edit(|inner| inner.body = true)
+    }
+
+    /// The response itself was at fault.
+    #[must_use]
+    pub(crate) fn lasting(self) -> Self {
+        self.edit(|inner| inner.lasting = true)
     }
 
     /// Names the origin, unless one is named already.

@@ -12,7 +12,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use h2pool::model::Arc;
-use h2pool::model::lease::{Queue, Refusal, Slot};
+use h2pool::model::lease::{Queue, Quick, Refusal, Slot};
 use h2pool::model::shared::{Env, Handle, Keeper, Shared, run};
 use h2pool::state::{
     Caller, DialEnd, DialOrder, Limits, OriginState, Phase, Protocol, Reason, RuntimeId, SessionId, Snapshot,
@@ -110,6 +110,12 @@ pub fn caller() -> Caller {
         soft: false,
     }
 }
+
+/// The same, for a slot that is there for the taking.
+pub const ANYBODY: Quick = Quick {
+    empty: true,
+    private: None,
+};
 
 /// A handle of an origin, one for each thread.
 #[derive(Clone)]

@@ -3,7 +3,7 @@
 use h2pool::model::lease::{Queue, Refusal, Slot};
 use h2pool::model::shared::{Env, run};
 use h2pool::state::{Caller, DialEnd, Failure, RuntimeId};
-use h2pool_loom_tests::{Answer, Hold, answered, caller, model, poll_once};
+use h2pool_loom_tests::{ANYBODY, Answer, Hold, answered, caller, model, poll_once};
 use loom::thread;
 
 /// Waits until told whether there is a slot.
@@ -69,7 +69,7 @@ fn close_against_acquire() {
     // P20: whoever asks is served or told.
     model(3, || {
         let (world, _) = Hold::with_session(1, |_| {});
-        let slot = Slot::try_acquire(world.0.clone(), true).ok().expect("room");
+        let slot = Slot::try_acquire(world.0.clone(), ANYBODY).ok().expect("room");
         let waits = world.clone();
         let waits = thread::spawn(move || match wait(&waits) {
             Ok(slot) => drop(slot),
@@ -96,7 +96,7 @@ fn many_settled_at_once() {
     // P12, P20: what one event settles is carried out in batches, with the lock given up in between.
     model(3, || {
         let (world, _) = Hold::with_session(1, |_| {});
-        let slot = Slot::try_acquire(world.0.clone(), true).ok().expect("room");
+        let slot = Slot::try_acquire(world.0.clone(), ANYBODY).ok().expect("room");
         let mut crowd: Vec<_> = (0..3).map(|_| world.queue()).collect();
         for queue in &mut crowd {
             assert!(poll_once(queue).is_none());

@@ -2,7 +2,7 @@
 
 use h2pool::model::lease::{Queue, Slot};
 use h2pool::state::Caller;
-use h2pool_loom_tests::{Hold, answered, caller, model, poll_once};
+use h2pool_loom_tests::{ANYBODY, Hold, answered, caller, model, poll_once};
 use loom::thread;
 
 #[test]
@@ -10,7 +10,7 @@ fn release_against_acquire() {
     // P1, P2, P11, P12: three callers, one stream.
     model(3, || {
         let (world, _) = Hold::with_session(1, |_| {});
-        let slot = Slot::try_acquire(world.0.clone(), true).ok().expect("room");
+        let slot = Slot::try_acquire(world.0.clone(), ANYBODY).ok().expect("room");
         let others = [(); 2].map(|()| {
             let world = world.clone();
             thread::spawn(move || world.use_slot(world.acquire(), 1))
@@ -28,7 +28,7 @@ fn the_fast_path_against_the_queue() {
         let (world, _) = Hold::with_session(1, |_| {});
         let quick = world.clone();
         let quick = thread::spawn(move || {
-            if let Ok(slot) = Slot::try_acquire(quick.0.clone(), true) {
+            if let Ok(slot) = Slot::try_acquire(quick.0.clone(), ANYBODY) {
                 quick.use_slot(slot, 1);
             }
         });
@@ -46,7 +46,7 @@ fn cancel_after_the_grant() {
     // P12: a grant on its way to one who leaves goes to the next.
     model(3, || {
         let (world, _) = Hold::with_session(1, |_| {});
-        let slot = Slot::try_acquire(world.0.clone(), true).ok().expect("room");
+        let slot = Slot::try_acquire(world.0.clone(), ANYBODY).ok().expect("room");
         let mut first = world.queue();
         assert!(poll_once(&mut first).is_none());
         let leaves = thread::spawn(move || drop(first));

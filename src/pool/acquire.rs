@@ -13,7 +13,7 @@ use tokio::time::Sleep;
 
 use super::core::closed;
 use super::entry::Entry;
-use super::lease::{Queue, Refusal, Slot};
+use super::lease::{Queue, Quick, Refusal, Right, Slot};
 use super::runtime::{Runtime, outside};
 use super::settings::some;
 use super::shared::run;
@@ -41,24 +41,36 @@ pub(super) struct Want {
 impl<O: Key> Entry<O> {
     /// A slot that is there for the taking: the path of a request on a warm pool. Otherwise the origin again.
     pub(super) fn try_acquire(self: Arc<Self>, want: Want) -> Result<Held<O>, Arc<Self>> {
-        if want.first || self.core.permits.is_some() {
-            return Err(self);
+        match self.quick(want) {
+            Some(quick) => Ok(Held {
+                slot: Slot::try_acquire(self, quick)?,
+                permit: None,
+            }),
+            None => Err(self),
         }
-        let slot = match self.core.runtimes.known_private() {
-            None => Slot::try_acquire(self, want.empty),
-            Some(runtime) => {
-                let caller = Caller {
-                    runtime,
-                    private: true,
-                    empty: want.empty,
-                    soft: false,
-                };
-                Slot::try_acquire_private(self, caller)
-            }
-        };
-        Ok(Held {
-            slot: slot?,
-            permit: None,
+    }
+
+    /// The same for a lease, which looks for the session when it is used.
+    pub(super) fn try_lease(self: Arc<Self>, want: Want) -> Result<Right<Self>, Arc<Self>> {
+        match self.quick(want) {
+            Some(quick) => Right::try_acquire(self, quick),
+            None => Err(self),
+        }
+    }
+
+    fn quick(&self, want: Want) -> Option<Quick> {
+        if want.first || self.core.permits.is_some() {
+            return None;
+        }
+        let private = self.core.runtimes.known_private();
+        Some(Quick {
+            empty: want.empty,
+            private: private.map(|runtime| Caller {
+                runtime,
+                private: true,
+                empty: want.empty,
+                soft: false,
+            }),
         })
     }
 

@@ -1,7 +1,8 @@
 //! The right to open one stream, and the wait for it.
 //!
-//! [`Slot`] is the guard: dropped, it gives its slot back, and the oldest waiter gets it. [`Queue`] is the wait:
-//! dropped, it leaves the queue at once, and a grant that was on its way to it goes to the next (P12).
+//! [`Right`] is the guard: dropped, it gives its slot back, and the oldest waiter gets it. [`Slot`] is the same with the
+//! session's handle, for whoever sends at once. [`Queue`] is the wait: dropped, it leaves the queue at once, and a grant
+//! that was on its way to it goes to the next (P12).
 //!
 //! These two, with `shared.rs` and `state/`, are what loom checks; they use no clock but the [`Env`]'s and no
 //! primitive but `crate::sync` and [`Waker`].
@@ -14,36 +15,59 @@ use super::shared::{Env, Handle, Inner, run};
 use crate::state::{Acquired, Caller, Claim, Failure, OriginState, SessionId, WaiterId};
 use crate::sync::Arc;
 
+/// A slot on a session; dropped, it is given back.
+pub struct Right<E: Env> {
+    /// `None` once somebody else has to give it back.
+    env: Option<Arc<E>>,
+    id: SessionId,
+}
+
+impl<E: Env> Right<E> {
+    /// A slot on a session with room, if nobody waits; otherwise the origin again.
+    pub fn try_acquire(env: Arc<E>, quick: Quick) -> Result<Self, Arc<E>> {
+        match run(&env, |inner| quick.choose(&mut inner.state)) {
+            Some(id) => Ok(Self::new(env, id)),
+            None => Err(env),
+        }
+    }
+
+    fn new(env: Arc<E>, id: SessionId) -> Self {
+        Self { env: Some(env), id }
+    }
+
+    /// The origin.
+    pub fn env(&self) -> &Arc<E> {
+        let env = self.env.as_ref();
+        env.expect("only `Slot::into_parts` takes it, with the slot")
+    }
+
+    /// The same with the session's handle; `None` if the session is gone, and the slot with it.
+    pub fn claim(self) -> Option<Slot<E>> {
+        let handle = self.env().shared().read(|inner| inner.handle(self.id))?;
+        Some(Slot { right: self, handle })
+    }
+}
+
+impl<E: Env> Drop for Right<E> {
+    fn drop(&mut self) {
+        if let Some(env) = &self.env {
+            let id = self.id;
+            run(env, |inner| inner.state.give_back(id, || env.now()));
+        }
+    }
+}
+
 /// A slot on a session, with the session's handle.
 pub struct Slot<E: Env> {
     right: Right<E>,
     handle: E::Handle,
 }
 
-/// The slot itself; dropped, it is given back.
-struct Right<E: Env> {
-    /// `None` once somebody else has to give it back.
-    env: Option<Arc<E>>,
-    id: SessionId,
-}
-
 impl<E: Env> Slot<E> {
     /// A slot on a session with room, if nobody waits: the path of a request on a warm pool. Otherwise the origin again.
-    pub fn try_acquire(env: Arc<E>, empty: bool) -> Result<Self, Arc<E>> {
-        Self::take(env, |state| state.try_acquire(empty))
-    }
-
-    /// The same for a caller on a single-thread runtime, on a session of that runtime or a shared one.
-    pub fn try_acquire_private(env: Arc<E>, caller: Caller) -> Result<Self, Arc<E>> {
-        Self::take(env, |state| state.try_acquire_private(caller))
-    }
-
-    fn take(
-        env: Arc<E>,
-        choose: impl FnOnce(&mut OriginState<E::Cause>) -> Option<SessionId>,
-    ) -> Result<Self, Arc<E>> {
+    pub fn try_acquire(env: Arc<E>, quick: Quick) -> Result<Self, Arc<E>> {
         let taken = run(&env, |inner| {
-            let id = choose(&mut inner.state)?;
+            let id = quick.choose(&mut inner.state)?;
             granted(inner, id)
         });
         match taken {
@@ -53,19 +77,23 @@ impl<E: Env> Slot<E> {
     }
 
     fn new(env: Arc<E>, id: SessionId, handle: E::Handle) -> Self {
-        let right = Right { env: Some(env), id };
+        let right = Right::new(env, id);
         Self { right, handle }
     }
 
     /// The origin.
     pub fn env(&self) -> &Arc<E> {
-        let env = self.right.env.as_ref();
-        env.expect("only `into_parts` takes it, with the slot")
+        self.right.env()
     }
 
     /// The session.
     pub fn handle(&self) -> &E::Handle {
         &self.handle
+    }
+
+    /// The slot without the handle.
+    pub fn into_right(self) -> Right<E> {
+        self.right
     }
 
     /// The parts; whoever takes them gives the slot back.
@@ -77,11 +105,20 @@ impl<E: Env> Slot<E> {
     }
 }
 
-impl<E: Env> Drop for Right<E> {
-    fn drop(&mut self) {
-        if let Some(env) = &self.env {
-            let id = self.id;
-            run(env, |inner| inner.state.release(id, || env.now()));
+/// Who asks for a slot that is there for the taking, without a look at the clock.
+#[derive(Clone, Copy, Debug)]
+pub struct Quick {
+    /// The request has no body.
+    pub empty: bool,
+    /// The caller, if it is on a single-thread runtime: sessions of that runtime serve it, and shared ones.
+    pub private: Option<Caller>,
+}
+
+impl Quick {
+    fn choose<C: Clone>(self, state: &mut OriginState<C>) -> Option<SessionId> {
+        match self.private {
+            None => state.try_acquire(self.empty),
+            Some(caller) => state.try_acquire_private(caller),
         }
     }
 }

@@ -31,9 +31,12 @@ use std::sync::Arc;
 
 use bytes::Buf;
 use http::{Request, Response};
+use tokio::sync::OwnedSemaphorePermit;
 
 use self::acquire::{Held, Want};
+use self::entry::Entry;
 use self::handle::Lifeline;
+use self::lease::Right;
 use self::request::Exchange;
 use self::running::{Running, Ticket};
 use self::shared::run;
@@ -148,12 +151,16 @@ impl<O: Key> H2Pool<O> {
             empty: true,
             first: false,
         };
-        let held = match entry.try_acquire(want) {
-            Ok(held) => held,
-            Err(mut entry) => self.lifeline.acquire(&mut entry, want).await?,
+        let (right, permit) = match entry.try_lease(want) {
+            Ok(right) => (right, None),
+            Err(mut entry) => {
+                let Held { slot, permit } = self.lifeline.acquire(&mut entry, want).await?;
+                (slot.into_right(), permit)
+            }
         };
         Ok(Lease {
-            held,
+            right,
+            permit,
             lifeline: self.lifeline.clone(),
         })
     }
@@ -229,7 +236,8 @@ impl<O: Key> fmt::Debug for H2Pool<O> {
     }
 }
 
-/// The right to open exactly one stream on one session. Dropped unused, it gives its slot to the next caller.
+/// The right to open exactly one stream on one session. Dropped unused, it gives its slot to the next caller. While it is
+/// out its session does not idle out.
 ///
 /// A lease that was taken on a single-thread runtime may be one on a session that this runtime drives: used elsewhere, it
 /// stands still whenever nobody blocks on that runtime.
@@ -245,7 +253,8 @@ impl<O: Key> fmt::Debug for H2Pool<O> {
 /// # }
 /// ```
 pub struct Lease<O: Key = Origin> {
-    held: Held<O>,
+    right: Right<Entry<O>>,
+    permit: Option<OwnedSemaphorePermit>,
     lifeline: Arc<Lifeline<O>>,
 }
 
@@ -264,25 +273,30 @@ impl<O: Key> Lease<O> {
         B::Data: Buf + Send,
         B::Error: Into<BoxError>,
     {
-        let entry = self.held.slot.env().clone();
+        let entry = self.right.env().clone();
         if self.lifeline.is_closed() {
             return Err(entry.name(self::core::closed()));
         }
         let (mut parts, body) = request.into_parts();
         service::complete(&mut parts, entry.key.origin())?;
         let body = Outgoing::new(body, entry.core.config.replay_buffer);
-        Running::new(
-            Exchange::new(self.lifeline, entry, parts, body),
-            Ticket::Held(self.held),
-        )
-        .await
+        let (right, permit) = (self.right, self.permit);
+        let ticket = match right.claim() {
+            Some(slot) => Ticket::Held(Held { slot, permit }),
+            None => {
+                // Before another is asked for.
+                drop(permit);
+                Ticket::Returning
+            }
+        };
+        Running::new(Exchange::new(self.lifeline, entry, parts, body), ticket).await
     }
 }
 
 impl<O: Key> fmt::Debug for Lease<O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Lease")
-            .field("origin", self.held.slot.env().key.origin())
+            .field("origin", self.right.env().key.origin())
             .finish_non_exhaustive()
     }
 }

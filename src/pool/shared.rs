@@ -141,10 +141,24 @@ impl<H: Handle, C: Clone> Inner<H, C> {
 
     /// Nothing follows from what was decided, as for most requests on a warm pool.
     #[inline]
-    fn is_quiet(&self) -> bool {
-        self.state.is_quiet()
-            && self.state.poll_timeout().is_none_or(|due| self.is_armed_for(due))
-            && (self.armed_on.is_none() || !self.state.has_armed())
+    fn is_quiet(&mut self) -> bool {
+        self.state.is_quiet() && (!self.state.has_armed() || self.keeps_time())
+    }
+
+    /// The timer fires early enough for what was armed, and never stands still.
+    fn keeps_time(&mut self) -> bool {
+        let armed = self.state.poll_timeout().is_none_or(|due| self.is_armed_for(due));
+        let keeps = armed && self.armed_on.is_none();
+        if keeps {
+            self.state.take_armed();
+        }
+        keeps
+    }
+
+    /// What the timer was told is lost, or done.
+    fn forget_timer(&mut self) {
+        self.armed = None;
+        self.state.rearm();
     }
 
     /// The timer fires by then.
@@ -207,7 +221,7 @@ impl<H: Handle, C: Clone> Inner<H, C> {
             Keeper::Shared | Keeper::Nobody => None,
         };
         if keeper == Keeper::Nobody {
-            self.armed = None;
+            self.forget_timer();
         }
     }
 
@@ -253,14 +267,14 @@ pub fn run<E: Env, R>(env: &Arc<E>, decide: impl FnOnce(&mut Inner<E::Handle, E:
 pub fn timeout<E: Env>(env: &Arc<E>) {
     let now = env.now();
     run(env, |inner| {
-        inner.armed = None;
+        inner.forget_timer();
         inner.state.handle_timeout(now);
     });
 }
 
 /// The timer that this origin had is lost; whoever uses the origin next arms another.
 pub(super) fn disarm<E: Env>(env: &Arc<E>) {
-    run(env, |inner| inner.armed = None);
+    run(env, Inner::forget_timer);
 }
 
 /// Done after the unlock.

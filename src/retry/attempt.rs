@@ -10,6 +10,7 @@ use tower::BoxError;
 use tower_service::Service;
 
 use super::body::ReplayBody;
+use super::clock;
 
 pin_project! {
     /// A service and what it is to be asked, or what it has been asked.
@@ -99,7 +100,7 @@ where
         self.service.clone()
     }
 
-    /// An answer that is there counts, even at the very instant of the time limit.
+    /// An answer that is there counts, even at the very instant of the time limit; the service is not called then any more.
     pub(super) fn poll<R>(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -126,6 +127,9 @@ where
         let mut this = self.project();
         if this.request.is_some() {
             ready!(this.service.poll_ready(cx)).map_err(|error| Fault::NotReady(error.into()))?;
+            if this.cut_at.is_some_and(|at| at <= clock::now()) {
+                return Poll::Ready(Err(Fault::Cut { sent: false }));
+            }
         }
         if let Some(request) = this.request.take() {
             this.response.set(Some(this.service.call(request)));

@@ -37,7 +37,7 @@ use super::tape::{Recorded, State, Tape};
 /// A request body that can be sent more than once, up to a limit.
 ///
 /// What the retry layer hands to the service below it. Its frames are those of `B`, recorded while they stream: `Bytes`
-/// are shared, not copied. A body that grows over the limit (or over 4,096 frames) is no longer recorded; it streams on,
+/// are shared, not copied. A body that grows over the limit (or over 65,536 frames) is no longer recorded; it streams on,
 /// and cannot be [replayed](Self::replay) any more. Trailers are recorded too and count by their length.
 ///
 /// ```

@@ -151,15 +151,18 @@ async fn trailers_and_tiny_frames_count_too() {
     assert!(body.replay().collect().await.unwrap().trailers().is_some());
     assert!(!body.is_replayable());
 
-    let frames = (0..5_000)
-        .map(|_| Some(Ok(Frame::data(Bytes::from_static(b"x")))))
-        .collect();
-    let body = ReplayBody::new(Script(frames), 64 * 1024);
-    assert_eq!(text(body.replay()).await.len(), 5_000);
-    assert!(
-        !body.is_replayable(),
-        "so many frames cost more memory than their bytes"
-    );
+    for (count, limit, kept) in [(65_536, 65_536, true), (65_537, 1_000_000, false)] {
+        let frames = (0..count)
+            .map(|_| Some(Ok(Frame::data(Bytes::from_static(b"x")))))
+            .collect();
+        let body = ReplayBody::new(Script(frames), limit);
+        assert_eq!(text(body.replay()).await.len(), count);
+        assert_eq!(
+            body.is_replayable(),
+            kept,
+            "so many frames cost memory beyond their bytes"
+        );
+    }
 }
 
 #[tokio::test]

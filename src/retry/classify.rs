@@ -107,12 +107,26 @@ fn failure_of_ours(error: &Error) -> Failure {
         Failure::Timeout
     } else if error.is_unprocessed() {
         Failure::Refused
+    } else if error.kind() == Kind::Protocol || !error.is_transient() {
+        Failure::Protocol
     } else if error.is_reset() || error.is_goaway() {
         Failure::Reset
-    } else if error.kind() == Kind::Protocol {
-        Failure::Protocol
+    } else if error.kind() == Kind::Io {
+        failure_of_connection(error)
     } else {
         Failure::Io
+    }
+}
+
+/// A connection that failed or ended: what lies beneath says how.
+fn failure_of_connection(error: &Error) -> Failure {
+    let mut beneath = chain(error).skip(1).filter_map(recognise);
+    let known = beneath.find(|found| matches!(found.failure, Failure::Reset | Failure::Incomplete));
+    match (known, error.source()) {
+        (Some(found), _) => found.failure,
+        (None, Some(_)) => Failure::Io,
+        // Nothing failed: the server closed it.
+        (None, None) => Failure::Incomplete,
     }
 }
 

@@ -46,7 +46,7 @@ fn our_own_error_speaks_for_itself() {
         (Kind::Reset, Verdict::Transient, Failure::Reset),
         (Kind::KeepAlive, Verdict::Transient, Failure::Timeout),
         (Kind::Timeout, Verdict::Transient, Failure::Timeout),
-        (Kind::Io, Verdict::Transient, Failure::Io),
+        (Kind::Io, Verdict::Transient, Failure::Incomplete),
         (Kind::Protocol, Verdict::Transient, Failure::Protocol),
         (Kind::Body, Verdict::Final, Failure::Body),
     ] {
@@ -60,10 +60,36 @@ fn our_own_error_speaks_for_itself() {
 }
 
 #[test]
+fn our_own_error_of_a_connection_is_named_by_what_lies_beneath() {
+    // R14
+    let over = |kind: io::ErrorKind| Error::new(Kind::Io, "x").with_source(io::Error::from(kind));
+    for (kind, failure) in [
+        (io::ErrorKind::ConnectionReset, Failure::Reset),
+        (io::ErrorKind::BrokenPipe, Failure::Reset),
+        (io::ErrorKind::UnexpectedEof, Failure::Incomplete),
+        // Only connect(2) answers so, and this is none.
+        (io::ErrorKind::ConnectionRefused, Failure::Io),
+        (io::ErrorKind::OutOfMemory, Failure::Io),
+    ] {
+        assert_eq!(verdict(over(kind)), (Verdict::Transient, failure), "{kind:?}");
+    }
+}
+
+#[test]
+fn what_the_same_request_would_meet_again_is_final() {
+    // R4: a response that is malformed, or over a bound of its own; a session that broke takes others along.
+    for kind in [Kind::Protocol, Kind::Reset] {
+        let error = Error::new(kind, "x").lasting();
+        assert!(!error.is_transient());
+        assert_eq!(verdict(error), (Verdict::Final, Failure::Protocol), "{kind:?}");
+    }
+}
+
+#[test]
 fn a_connection_that_breaks_within_a_response_is_no_fault_of_the_body() {
     // W2 R4: a round of a long poll that reads its answer, or a service below the layer that does.
     for (kind, expected, failure) in [
-        (Kind::Io, Verdict::Transient, Failure::Io),
+        (Kind::Io, Verdict::Transient, Failure::Incomplete),
         (Kind::Reset, Verdict::Transient, Failure::Reset),
         (Kind::Goaway, Verdict::Transient, Failure::Reset),
         (Kind::KeepAlive, Verdict::Transient, Failure::Timeout),

@@ -26,7 +26,7 @@ use tower_service::Service;
 use super::attempt::{Attempt, Fault};
 use super::body::ReplayBody;
 use super::clock;
-use super::drain::{self, Drain};
+use super::drain::Drains;
 use super::job::{Job, Next};
 use super::race::{Race, poll_until};
 
@@ -57,7 +57,7 @@ pin_project! {
         S: Service<Request<ReplayBody<B>>>,
     {
         Attempting { #[pin] race: Race<S, B, R> },
-        Draining { #[pin] drain: Drain<R>, until: Instant, retry_at: Instant },
+        Draining { drains: Drains<R>, retry_at: Instant },
         Waiting { retry_at: Instant },
         Done,
     }
@@ -94,19 +94,19 @@ where
         loop {
             let next = match this.state.as_mut().project() {
                 StateProj::Attempting { race } => {
-                    let (judged, service) = ready!(race.poll(cx, this.job, this.timer.as_mut()));
+                    let (judged, service, drains) = ready!(race.poll(cx, this.job, this.timer.as_mut()));
                     // The attempt's future goes before anything else is done: it may hold a permit.
                     this.state.set(State::Done);
                     *this.service = Some(service);
-                    this.job.settle(judged)
+                    this.job.settle(judged, drains)
                 }
-                StateProj::Draining {
-                    drain,
-                    until,
-                    retry_at,
-                } => {
-                    if drain.poll(cx).is_pending() {
-                        ready!(poll_until(this.timer.as_mut(), *until, cx));
+                StateProj::Draining { drains, retry_at } => {
+                    while drains.poll(cx).is_pending() {
+                        let Some(until) = drains.until() else {
+                            break;
+                        };
+                        ready!(poll_until(this.timer.as_mut(), until, cx));
+                        drains.expire(clock::now());
                     }
                     let retry_at = *retry_at;
                     this.state.set(State::Waiting { retry_at });
@@ -127,7 +127,7 @@ where
                         }
                         None => {
                             let late = this.job.judge(Err(Fault::Cut { sent: false }), this.job.number());
-                            this.job.settle(late)
+                            this.job.settle(late, Drains::new())
                         }
                     }
                 }
@@ -135,7 +135,7 @@ where
             };
             match next {
                 Next::Return(result) => return Poll::Ready(result),
-                Next::Retry { at, body } => this.state.set(State::between(at, body)),
+                Next::Retry { at, drains } => this.state.set(State::Draining { drains, retry_at: at }),
             }
         }
     }
@@ -149,22 +149,5 @@ where
         f.debug_struct("RetryFuture")
             .field("attempt", &self.job.number())
             .finish_non_exhaustive()
-    }
-}
-
-impl<S, B, R> State<S, B, R>
-where
-    S: Service<Request<ReplayBody<B>>>,
-    R: Body,
-{
-    fn between(retry_at: Instant, body: Option<R>) -> Self {
-        match body.and_then(Drain::new) {
-            Some(drain) => Self::Draining {
-                drain,
-                until: retry_at.min(clock::now() + drain::TIME),
-                retry_at,
-            },
-            None => Self::Waiting { retry_at },
-        }
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use http::request;
 use http::response;
 use http::{Request, Response};
+use http_body::Body;
 use tokio::time::Instant;
 use tower::BoxError;
 
@@ -14,6 +15,7 @@ use super::body::ReplayBody;
 use super::budget::{Token, is_free};
 use super::clock;
 use super::decide::Limits;
+use super::drain::Drains;
 use super::events::{Report, report};
 use super::outcome::{Decision, Failure, Outcome, Reason, Stop, Verdict};
 use super::policy::RetryPolicy;
@@ -49,6 +51,22 @@ pub(super) struct Judged<R> {
     cut: bool,
 }
 
+/// Ends that do not count, or not yet, while another attempt runs.
+pub(super) struct Aside<R> {
+    reserve: Option<Box<Judged<R>>>,
+    /// The responses among those that never will.
+    pub(super) drains: Drains<R>,
+}
+
+impl<R> Aside<R> {
+    pub(super) fn new() -> Self {
+        Self {
+            reserve: None,
+            drains: Drains::new(),
+        }
+    }
+}
+
 /// What an end is worth while another attempt still runs.
 enum Standing {
     /// It is returned, and the other cancelled.
@@ -62,14 +80,14 @@ enum Standing {
 /// What follows an outcome.
 pub(super) enum Next<R> {
     Return(Result<Response<R>, BoxError>),
-    /// Another attempt at this time. The failed response's body, if there was one, is still to be drained.
+    /// Another attempt at this time, or as soon after it as failed responses have been drained.
     Retry {
         at: Instant,
-        body: Option<R>,
+        drains: Drains<R>,
     },
 }
 
-impl<B: http_body::Body> Job<B> {
+impl<B: Body> Job<B> {
     pub(super) fn new(policy: RetryPolicy, request: Request<B>) -> Self {
         let (head, body) = request.into_parts();
         let limits = policy.limits(&head.method, &head.headers, &head.extensions);
@@ -163,33 +181,35 @@ impl<B> Job<B> {
     }
 
     /// What counts of an end, if anything does yet: `alone`, no other attempt runs beside it.
-    pub(super) fn weigh<R>(
+    pub(super) fn weigh<R: Body>(
         &mut self,
         end: End<R>,
         number: u32,
         alone: bool,
-        reserve: &mut Option<Box<Judged<R>>>,
+        aside: &mut Aside<R>,
     ) -> Option<Judged<R>> {
         let judged = self.judge(end, number);
         if alone {
-            return Some(self.after_both(judged, reserve.take().map(|reserve| *reserve)));
+            return Some(self.after_both(judged, aside));
         }
         match self.standing(&judged) {
             Standing::Answer => return Some(judged),
-            Standing::Reserve => *reserve = Some(Box::new(judged)),
-            Standing::PassedOver => self.pass_over(&judged),
+            Standing::Reserve => aside.reserve = Some(Box::new(judged)),
+            Standing::PassedOver => self.pass_over(judged, aside),
         }
         None
     }
 
     /// The last end counts, unless it is an error and there is a response in reserve.
-    fn after_both<R>(&mut self, judged: Judged<R>, reserve: Option<Judged<R>>) -> Judged<R> {
-        let (counts, other) = match (reserve, &judged.result) {
-            (None, _) => return judged,
-            (Some(reserve), Ok(_)) => (judged, reserve),
-            (Some(reserve), Err(_)) => (reserve, judged),
+    fn after_both<R: Body>(&mut self, judged: Judged<R>, aside: &mut Aside<R>) -> Judged<R> {
+        let Some(reserve) = aside.reserve.take() else {
+            return judged;
         };
-        self.pass_over(&other);
+        let (counts, other) = match judged.result {
+            Ok(_) => (judged, *reserve),
+            Err(_) => (*reserve, judged),
+        };
+        self.pass_over(other, aside);
         counts
     }
 
@@ -208,14 +228,17 @@ impl<B> Job<B> {
     }
 
     /// An end that does not count by itself.
-    fn pass_over<R>(&mut self, judged: &Judged<R>) {
-        self.report(judged, None);
+    fn pass_over<R: Body>(&mut self, judged: Judged<R>, aside: &mut Aside<R>) {
+        self.report(&judged, None);
         self.note(&judged.outcome);
         self.passed_over = Some((judged.outcome, judged.at));
+        if let Ok((_, body)) = judged.result {
+            aside.drains.add(body, judged.at);
+        }
     }
 
-    /// Decides what follows an end, and reports both.
-    pub(super) fn settle<R>(&mut self, mut judged: Judged<R>) -> Next<R> {
+    /// Decides what follows an end, and reports both. `drains` is what is still to be read of other ends.
+    pub(super) fn settle<R: Body>(&mut self, mut judged: Judged<R>, mut drains: Drains<R>) -> Next<R> {
         let now = clock::now();
         if let Some((other, at)) = self.passed_over.take().filter(|_| !judged.is_final()) {
             let since = now.saturating_duration_since(at);
@@ -226,10 +249,15 @@ impl<B> Job<B> {
         match decision {
             Decision::Retry { after } => {
                 self.note(&judged.outcome);
-                Next::Retry {
-                    at: now.checked_add(after).unwrap_or(now),
-                    body: judged.result.ok().map(|(_, body)| body),
+                let at = now.checked_add(after).unwrap_or(now);
+                if let Ok((_, body)) = judged.result {
+                    drains.add(body, now);
                 }
+                // An attempt that the deadline allows is not put off beyond it.
+                if drains.until().is_some_and(|until| self.is_past_deadline(until)) {
+                    drains.shorten(at);
+                }
+                Next::Retry { at, drains }
             }
             Decision::Stop(stop) => Next::Return(self.finish(judged.result, stop, now)),
         }

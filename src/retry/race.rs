@@ -17,6 +17,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use http::{Request, Response};
+use http_body::Body;
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tower::BoxError;
@@ -25,7 +26,8 @@ use tower_service::Service;
 use super::attempt::Attempt;
 use super::body::ReplayBody;
 use super::clock;
-use super::job::{Job, Judged};
+use super::drain::Drains;
+use super::job::{Aside, Job, Judged};
 
 pin_project! {
     pub(super) struct Race<S, B, R>
@@ -36,9 +38,12 @@ pin_project! {
         first: Option<Attempt<S, B>>,
         hedge: Option<Pin<Box<Attempt<S, B>>>>,
         hedge_at: Option<Instant>,
-        reserve: Option<Box<Judged<R>>>,
+        aside: Aside<R>,
     }
 }
+
+/// The end that counts, the service for what may come after it, and what is still to be read of other responses.
+type Won<S, R> = (Judged<R>, S, Drains<R>);
 
 impl<S, B, R> Race<S, B, R>
 where
@@ -49,7 +54,7 @@ where
             first: Some(first),
             hedge: None,
             hedge_at,
-            reserve: None,
+            aside: Aside::new(),
         }
     }
 }
@@ -58,14 +63,15 @@ impl<S, B, R> Race<S, B, R>
 where
     S: Service<Request<ReplayBody<B>>, Response = Response<R>> + Clone,
     S::Error: Into<BoxError>,
+    R: Body,
 {
-    /// Ready with the end that counts, and the service for what may come after it.
+    /// Ready with the end that counts.
     pub(super) fn poll(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         job: &mut Job<B>,
         mut timer: Pin<&mut Option<Sleep>>,
-    ) -> Poll<(Judged<R>, S)> {
+    ) -> Poll<Won<S, R>> {
         let mut now = None;
         loop {
             if let Poll::Ready(won) = self.as_mut().poll_answers(cx, job, now) {
@@ -78,7 +84,9 @@ where
                 return Poll::Pending;
             };
             ready!(poll_until(timer.as_mut(), due, cx));
-            now = Some(clock::now());
+            let reached = clock::now();
+            self.as_mut().project().aside.drains.expire(reached);
+            now = Some(reached);
         }
     }
 
@@ -87,7 +95,7 @@ where
         cx: &mut Context<'_>,
         job: &mut Job<B>,
         now: Option<Instant>,
-    ) -> Poll<(Judged<R>, S)> {
+    ) -> Poll<Won<S, R>> {
         let mut this = self.project();
         if let Some(mut first) = this.first.as_mut().as_pin_mut() {
             let polled = first.as_mut().poll(cx, now);
@@ -98,8 +106,8 @@ where
                 let (service, number) = (first.service(), first.number());
                 this.first.set(None);
                 let alone = this.hedge.is_none();
-                if let Some(counts) = job.weigh(end, number, alone, this.reserve) {
-                    return Poll::Ready((counts, service));
+                if let Some(counts) = job.weigh(end, number, alone, this.aside) {
+                    return Poll::Ready((counts, service, this.aside.drains.take()));
                 }
             }
         }
@@ -112,18 +120,21 @@ where
                 let (service, number) = (hedge.service(), hedge.number());
                 *this.hedge = None;
                 let alone = this.first.is_none();
-                if let Some(counts) = job.weigh(end, number, alone, this.reserve) {
-                    return Poll::Ready((counts, service));
+                if let Some(counts) = job.weigh(end, number, alone, this.aside) {
+                    return Poll::Ready((counts, service, this.aside.drains.take()));
                 }
             }
         }
+        // Read beside the attempt that goes on.
+        let _drained = this.aside.drains.poll(cx);
         Poll::Pending
     }
 
     fn due(&self) -> Option<Instant> {
         let first = self.first.as_ref().and_then(Attempt::cut_at);
         let hedge = self.hedge.as_ref().and_then(|hedge| hedge.cut_at());
-        [first, hedge, self.hedge_at].into_iter().flatten().min()
+        let dues = [first, hedge, self.hedge_at, self.aside.drains.until()];
+        dues.into_iter().flatten().min()
     }
 
     /// Once at most. True when there is a hedge now that wants to be polled.

@@ -9,8 +9,9 @@ use bytes::{Buf, Bytes};
 use http::HeaderMap;
 use http_body::Frame;
 
-/// Frames that one tape keeps at most, however small: they cost memory beyond their bytes.
-const MAX_FRAMES: usize = 4096;
+/// Frames that one tape keeps at most, however small: they cost memory beyond their bytes. Fewer never go over the default
+/// limit of bytes.
+const MAX_FRAMES: usize = 64 * 1024;
 
 pub(super) struct Tape<B> {
     pub(super) state: State,

@@ -98,6 +98,7 @@ pub(super) fn stream_over_bound(violation: Violation) -> Error {
         Kind::Reset,
         format!("the server went over a bound and the stream was reset: {violation}"),
     )
+    .lasting()
     .with_source(violation)
 }
 
@@ -146,7 +147,7 @@ fn describe(control: &Control, violation: Option<Violation>, error: h2::Error) -
         return stream_over_bound(violation);
     } else if error.is_reset() {
         let hint = "the response broke the protocol, or its headers were larger than `max_header_list_size`";
-        Error::new(Kind::Reset, format!("the stream was reset with {reason}: {hint}"))
+        Error::new(Kind::Reset, format!("the stream was reset with {reason}: {hint}")).lasting()
     } else {
         Error::new(Kind::Io, "the connection ended before the response did")
     };

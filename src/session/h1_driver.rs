@@ -152,7 +152,8 @@ impl H1Driver {
                 "the connection was closed, or upgraded to another protocol",
             ),
             Err(error) if error.is_parse() => {
-                Error::new(Kind::Protocol, "the server broke the HTTP/1.1 protocol").with_source(error)
+                let broken = Error::new(Kind::Protocol, "the server broke the HTTP/1.1 protocol");
+                broken.lasting().with_source(error)
             }
             Err(error) => Error::new(Kind::Io, "the connection failed").with_source(error),
         }

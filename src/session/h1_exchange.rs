@@ -219,23 +219,21 @@ pub(super) fn describe(tail: &Tail, error: hyper::Error) -> Error {
     if error.is_user() && !error.is_body_write_aborted() {
         return runtime_ended().with_source(error);
     }
-    let (kind, message) = if error.is_parse_status() || error.is_parse_version_h2() {
-        (Kind::Protocol, "the server did not answer in HTTP/1.1")
+    let malformed = |message| Error::new(Kind::Protocol, message).lasting();
+    let described = if error.is_parse_status() || error.is_parse_version_h2() {
+        malformed("the server did not answer in HTTP/1.1")
     } else if error.is_parse() {
-        let message = "the response's headers were not valid HTTP/1.1, were larger than `max_header_list_size`, or more \
-                       than 100";
-        (Kind::Protocol, message)
-    } else if error.is_body_write_aborted() {
-        (Kind::Body, "the request body ended before its `content-length`")
-    } else if is_malformed(&error) {
-        (
-            Kind::Protocol,
-            "the response's body was not valid HTTP/1.1, or its trailers were too large",
+        malformed(
+            "the response's headers were not valid HTTP/1.1, were larger than `max_header_list_size`, or more than 100",
         )
+    } else if error.is_body_write_aborted() {
+        Error::new(Kind::Body, "the request body ended before its `content-length`")
+    } else if is_malformed(&error) {
+        malformed("the response's body was not valid HTTP/1.1, or its trailers were too large")
     } else {
-        (Kind::Io, "the connection ended before the response did")
+        Error::new(Kind::Io, "the connection ended before the response did")
     };
-    Error::new(kind, message).with_source(error)
+    described.with_source(error)
 }
 
 /// hyper tells a malformed chunk only by the kind of the IO error beneath.
@@ -271,7 +269,7 @@ fn bound_interim(request: &mut Request<()>, control: &Arc<H1Control>) {
             let message = format!(
                 "the server sent more than {max} interim (1xx) responses, or {max_bytes} bytes of them"
             );
-            control.kill(Error::new(Kind::Protocol, message));
+            control.kill(Error::new(Kind::Protocol, message).lasting());
         }
     });
     if request.extensions().len() == given.len() {

@@ -101,11 +101,11 @@ impl<C: Clone> OriginState<C> {
             Status::Queued if !waiter.own => self.leave_queue(id, clock),
             Status::Held(session) => {
                 self.let_go(id, session);
-                self.release(session, clock);
+                self.give_back(session, clock);
             }
             Status::Granted(session) => {
                 self.waiters.remove(id);
-                self.release(session, clock);
+                self.give_back(session, clock);
             }
             Status::Queued => {
                 self.waiters.remove(id);
@@ -135,12 +135,29 @@ impl<C: Clone> OriginState<C> {
         }
     }
 
-    /// A lease ends: its slot serves the oldest waiter.
+    /// A stream ends: its slot serves the oldest waiter.
     pub fn release(&mut self, id: SessionId, clock: impl FnOnce() -> Instant) {
         let Some(slot) = self.session_slot(id) else {
             return;
         };
-        self.sessions[slot].in_use -= 1;
+        let session = &mut self.sessions[slot];
+        session.in_use -= 1;
+        session.unused_since = None;
+        self.slot_freed(slot, clock);
+    }
+
+    /// A lease that carried no stream ends: its slot serves the oldest waiter. The session has been idle since its last
+    /// stream, unless the lease was out when that was looked at (P16).
+    pub fn give_back(&mut self, id: SessionId, clock: impl FnOnce() -> Instant) {
+        let Some(slot) = self.session_slot(id) else {
+            return;
+        };
+        let session = &mut self.sessions[slot];
+        session.in_use -= 1;
+        if session.retiring.is_some() {
+            // Its lull may not have been armed while the lease was out.
+            session.unused_since = None;
+        }
         self.slot_freed(slot, clock);
     }
 

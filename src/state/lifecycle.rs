@@ -126,6 +126,7 @@ impl<C: Clone> OriginState<C> {
         let probe_by = after(now, Some(self.limits.probe_timeout));
         let session = &mut self.sessions[slot];
         session.parked += 1;
+        session.unused_since = None;
         if session.probe_by.is_none() {
             session.probe_by = probe_by;
             self.arm(probe_by);
@@ -213,7 +214,7 @@ impl<C: Clone> OriginState<C> {
         let counts = &mut self.groups[group];
         counts.draining -= 1;
         if session.streams > 0 {
-            counts.last_use = counts.last_use.max(Some(session.idle_since.unwrap_or(now)));
+            counts.last_use = counts.last_use.max(Some(session.idle_since().unwrap_or(now)));
         }
         if let Some(waiter) = session.own {
             self.fail_one(waiter.slot, Failure::Dial(cause.clone()));
@@ -300,7 +301,7 @@ impl<C: Clone> OriginState<C> {
     /// has streams.
     pub(super) fn lull_until(&self, slot: usize) -> Option<Instant> {
         let session = &self.sessions[slot];
-        let since = session.idle_since?;
+        let since = session.idle_since()?;
         if session.streams == 0 {
             return Some(since);
         }
@@ -415,7 +416,7 @@ impl<C: Clone> OriginState<C> {
             streams: 0,
             refusals: 0,
             opened_at: now,
-            idle_since: Some(now),
+            unused_since: Some(now),
             held_until: None,
             useful_by: settings_by.filter(|_| !ready),
             probe_by: None,
@@ -443,7 +444,7 @@ impl<C: Clone> OriginState<C> {
         session.phase = Phase::Draining;
         session.reason = Some(Reason::Worn);
         session.streams = 1;
-        session.idle_since = None;
+        session.unused_since = None;
         session.own = Some(waiter);
         let settled = session.ready || self.waiters.at(waiter.slot).empty;
         self.groups[session.group].draining += 1;

@@ -39,11 +39,13 @@ struct Buckets {
 
 impl LoadIndex {
     /// The session with the fewest streams in use.
+    #[inline]
     pub(super) fn least(&self) -> Option<u32> {
         self.0.as_ref()?.least()
     }
 
     /// The session with the most streams in use.
+    #[inline]
     pub(super) fn busiest(&self) -> Option<u32> {
         self.0.as_ref()?.busiest()
     }
@@ -92,6 +94,7 @@ impl LoadIndex {
 }
 
 impl Buckets {
+    #[inline]
     fn least(&self) -> Option<u32> {
         if self.summary == 0 {
             return None;
@@ -101,6 +104,7 @@ impl Buckets {
         Some(self.heads[level as usize])
     }
 
+    #[inline]
     fn busiest(&self) -> Option<u32> {
         if self.summary == 0 {
             return None;
@@ -115,68 +119,56 @@ impl Buckets {
             self.reload(sessions, lone);
         }
         self.count += 1;
-        self.file(sessions, slot);
+        self.reload(sessions, slot);
     }
 
     fn remove(&mut self, sessions: &mut Slab<Session>, slot: u32) {
         self.count -= 1;
-        self.unfile(sessions, slot);
+        self.move_to(sessions, slot, None);
     }
 
-    fn file(&mut self, sessions: &mut Slab<Session>, slot: u32) {
-        let level = level_of(&sessions[slot as usize]);
-        self.grow_to(level);
-        let next = self.heads[level as usize];
-        if next != NONE {
-            link(sessions, next).prev = slot;
+    /// Files a session under its load of now, whether it was filed or not.
+    fn reload(&mut self, sessions: &mut Slab<Session>, slot: u32) {
+        let session = &sessions[slot as usize];
+        let level = level_of(session);
+        if session.link.is_none_or(|link| link.level != level) {
+            self.move_to(sessions, slot, Some(level));
         }
-        sessions[slot as usize].link = Some(Link {
-            prev: NONE,
-            next,
-            level,
-        });
-        self.heads[level as usize] = slot;
-        self.words[(level / 64) as usize] |= 1 << (level % 64);
-        self.summary |= 1 << (level / 64);
     }
 
-    fn unfile(&mut self, sessions: &mut Slab<Session>, slot: u32) {
-        let link_of = sessions[slot as usize].link.take();
-        let Link { prev, next, level } = link_of.expect("a session in the index is linked");
+    /// Files a session on another level, or takes it off its own.
+    fn move_to(&mut self, sessions: &mut Slab<Session>, slot: u32, level: Option<u32>) {
+        let old = sessions[slot as usize].link.take();
+        if let Some(level) = level {
+            if self.heads.len() <= level as usize {
+                self.grow_to(level);
+            }
+            let next = std::mem::replace(&mut self.heads[level as usize], slot);
+            if next == NONE {
+                self.words[(level / 64) as usize] |= 1 << (level % 64);
+                self.summary |= 1 << (level / 64);
+            } else {
+                link(sessions, next).prev = slot;
+            }
+            sessions[slot as usize].link = Some(Link {
+                prev: NONE,
+                next,
+                level,
+            });
+        }
+        let Some(Link { prev, next, level }) = old else {
+            return;
+        };
         if next != NONE {
             link(sessions, next).prev = prev;
         }
         if prev != NONE {
             link(sessions, prev).next = next;
-        } else {
-            self.heads[level as usize] = next;
-            if next == NONE {
-                self.clear_level(level);
-            }
+            return;
         }
-    }
-
-    /// The same as removing and inserting; quick for a session that is alone on its level and will be on the next.
-    fn reload(&mut self, sessions: &mut Slab<Session>, slot: u32) {
-        let session = &mut sessions[slot as usize];
-        let level = level_of(session);
-        match &mut session.link {
-            Some(link) if link.level == level => {}
-            Some(link)
-                if (link.prev, link.next) == (NONE, NONE)
-                    && self.heads.get(level as usize) == Some(&NONE) =>
-            {
-                let old = std::mem::replace(&mut link.level, level);
-                self.heads[old as usize] = NONE;
-                self.clear_level(old);
-                self.heads[level as usize] = slot;
-                self.words[(level / 64) as usize] |= 1 << (level % 64);
-                self.summary |= 1 << (level / 64);
-            }
-            _ => {
-                self.unfile(sessions, slot);
-                self.file(sessions, slot);
-            }
+        self.heads[level as usize] = next;
+        if next == NONE {
+            self.clear_level(level);
         }
     }
 
@@ -188,12 +180,11 @@ impl Buckets {
         }
     }
 
+    #[cold]
     fn grow_to(&mut self, level: u32) {
         let levels = level as usize + 1;
-        if self.heads.len() < levels {
-            self.heads.resize(levels, NONE);
-            self.words.resize(levels.div_ceil(64), 0);
-        }
+        self.heads.resize(levels, NONE);
+        self.words.resize(levels.div_ceil(64), 0);
     }
 }
 

@@ -291,7 +291,7 @@ impl<C: Clone> OriginState<C> {
             limit: session.limit,
             streams: session.streams,
             opened_at: session.opened_at,
-            idle_since: session.idle_since,
+            idle_since: session.idle_since(),
         })
     }
 
@@ -329,6 +329,11 @@ impl<C: Clone> OriginState<C> {
     fn advance(&mut self, now: Instant) -> Instant {
         self.now = self.now.max(now);
         self.now
+    }
+
+    /// What was armed is lost: it is to be told again.
+    pub fn rearm(&mut self) {
+        self.armed = true;
     }
 
     fn arm(&mut self, at: Option<Instant>) {
@@ -399,10 +404,12 @@ fn reserve_first<T>(slab: &mut Slab<T>) {
     }
 }
 
+#[inline]
 fn slot_of(slot: usize) -> u32 {
     u32::try_from(slot).expect("fewer than 2^32 of anything per origin")
 }
 
+#[inline]
 fn earliest(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
     match (a, b) {
         (Some(a), Some(b)) => Some(a.min(b)),
@@ -411,6 +418,7 @@ fn earliest(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
 }
 
 /// `now + timeout`, where `None` is never.
+#[inline]
 fn after(now: Instant, timeout: Option<Duration>) -> Option<Instant> {
     timeout.and_then(|timeout| now.checked_add(timeout))
 }

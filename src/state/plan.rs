@@ -323,7 +323,7 @@ impl<C: Clone> OriginState<C> {
         let mut sessions = self.sessions.iter();
         self.groups[group].last_use.is_some_and(lately)
             || sessions.any(|(_, session)| {
-                session.group == group && session.streams > 0 && session.idle_since.is_none_or(lately)
+                session.group == group && session.streams > 0 && session.idle_since().is_none_or(lately)
             })
     }
 

@@ -74,7 +74,6 @@ impl<C: Clone> OriginState<C> {
     pub(super) fn count_stream(&mut self, slot: usize) -> SessionId {
         let session = &mut self.sessions[slot];
         session.streams += 1;
-        session.idle_since = None;
         if self.limits.is_worn(session.streams) && session.retiring.is_none() {
             session.expires_at = Some(self.now);
             self.arm(Some(self.now));
@@ -85,13 +84,22 @@ impl<C: Clone> OriginState<C> {
 
     /// Puts a session where its load and its state say.
     pub(super) fn refile(&mut self, slot: usize) {
+        let session = &self.sessions[slot];
+        let wanted = session.wanted_class();
+        if session.class != wanted {
+            return self.reclass(slot, wanted);
+        }
+        if let Some(class) = wanted {
+            let index = &mut self.groups[session.group].index[class as usize];
+            index.reload(&mut self.sessions, super::slot_of(slot));
+        }
+    }
+
+    #[cold]
+    fn reclass(&mut self, slot: usize, wanted: Option<Class>) {
         let session = &mut self.sessions[slot];
         let group = session.group;
-        let wanted = session.wanted_class();
         let key = super::slot_of(slot);
-        if let Some(class) = session.class.filter(|class| Some(*class) == wanted) {
-            return self.groups[group].index[class as usize].reload(&mut self.sessions, key);
-        }
         if let Some(class) = session.class.take() {
             self.groups[group].index[class as usize].remove(&mut self.sessions, key);
         }
@@ -114,7 +122,7 @@ impl<C: Clone> OriginState<C> {
         if self.queued > 0 {
             self.serve(self.sessions[slot].group);
         }
-        let idles = self.sessions[slot].firm() == 0 && self.sessions[slot].idle_since.is_none();
+        let idles = self.sessions[slot].unused_since.is_none() && self.sessions[slot].firm() == 0;
         // Those of other groups who were served may have taken what covered some who still wait.
         let uncovered = self.queued > 0 && self.groups[SHARED].fresh > 0;
         if !idles && !uncovered {
@@ -123,7 +131,7 @@ impl<C: Clone> OriginState<C> {
         let now = clock();
         let now = self.advance(now);
         if idles {
-            self.sessions[slot].idle_since = Some(now);
+            self.sessions[slot].unused_since = Some(now);
             self.arm(after(now, self.limits.idle_timeout));
             if self.sessions[slot].retiring.is_some() {
                 self.arm(self.lull_until(slot));

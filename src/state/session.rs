@@ -140,8 +140,8 @@ pub(super) struct Session {
     pub(super) streams: u64,
     pub(super) refusals: u32,
     pub(super) opened_at: Instant,
-    /// Since when no firm lease is out.
-    pub(super) idle_since: Option<Instant>,
+    /// Since when no stream has run: a lease may be out, but has carried none so far. `None`: not known, or one runs.
+    pub(super) unused_since: Option<Instant>,
     /// No work before this: it refused twice.
     pub(super) held_until: Option<Instant>,
     /// SETTINGS, or a limit above zero, must be here by then.
@@ -194,6 +194,11 @@ impl Session {
     /// Streams that somebody really uses.
     pub(super) fn firm(&self) -> u32 {
         self.in_use - self.soft() - self.parked
+    }
+
+    /// Since when it has been idle: no firm lease is out.
+    pub(super) fn idle_since(&self) -> Option<Instant> {
+        self.unused_since.filter(|_| self.firm() == 0)
     }
 
     /// Whether it may serve somebody, now or as soon as a stream ends.

@@ -110,17 +110,22 @@ impl<C: Clone> OriginState<C> {
         let group = &self.groups[session.group];
         let kept = self.limits.min_sessions >= group.active && self.in_use(session.group);
         let due = session
-            .idle_since
+            .idle_since()
             .and_then(|since| after(since, self.limits.idle_timeout));
         let replaced = session.retiring.is_some() && self.queued == 0;
         let past = replaced && is_due(self.lull_until(slot), now);
-        // While it is busy it has no `idle_since`, and neither is due; while slots are parked it is being probed.
+        // While it is busy it is not idle, and neither is due; while slots are parked it is being probed.
         let unused = session.parked == 0;
         (unused && (past || (is_due(due, now) && !kept))) || cfg!(h2pool_seed = "idle_unchecked")
     }
 
     /// Finds when the session is next to be looked at.
     fn arm_session(&mut self, slot: usize) {
+        let session = &mut self.sessions[slot];
+        if session.firm() > 0 {
+            // Looked at while a lease is out: the end of that counts, used or not, and arms the timer.
+            session.unused_since = None;
+        }
         let session = &self.sessions[slot];
         let dues = match session.phase {
             Phase::Draining => [session.drain_by, session.useful_by, None, None, None],
@@ -143,7 +148,7 @@ impl<C: Clone> OriginState<C> {
             Some(_) => (Some(self.limits.lull()), self.lull_until(slot)?),
             None => {
                 let timeout = self.limits.idle_timeout;
-                (timeout, after(session.idle_since?, timeout)?)
+                (timeout, after(session.idle_since()?, timeout)?)
             }
         };
         if due > self.now {

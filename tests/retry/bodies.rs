@@ -4,9 +4,10 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
-use h2pool::retry::{Attempts, ReplayBody, RetryOptions, Stop};
+use h2pool::retry::{Attempts, ReplayBody, RetryOptions, RetryPolicy, Stop};
 use http::{HeaderMap, Request, Response};
 use http_body::{Body as HttpBody, Frame};
 use http_body_util::{BodyExt, StreamBody};
@@ -165,50 +166,92 @@ impl HttpBody for Slow {
     }
 }
 
-/// Answers 503 with such a body, then 200; gives how many chunks were read, and whether the failed body was dropped before
-/// the delay had passed.
-async fn drained(chunks: usize, every: u64) -> (usize, bool) {
-    let (alive, chunks_read, calls) = (Alive::default(), Arc::new(Mutex::new(0)), Arc::new(Mutex::new(0)));
+/// What became of bodies of 503, each of so many chunks.
+struct Drained {
+    read: usize,
+    /// When the answer came.
+    after: Duration,
+    /// Failed bodies that were still there after 150 ms.
+    held: usize,
+}
+
+/// Answers 503 with such bodies so many times, each after a while, then 200.
+async fn drained(policy: RetryPolicy, failures: usize, busy: u64, chunks: usize, every: u64) -> Drained {
+    let (alive, read, calls) = (Alive::default(), Arc::new(Mutex::new(0)), Arc::new(Mutex::new(0)));
     let service = service_fn(|_: Request<ReplayBody<Body>>| {
         *calls.lock() += 1;
-        let body = Slow {
-            left: if *calls.lock() == 1 { chunks } else { 0 },
-            pause: Box::pin(tokio::time::sleep(millis(every))),
-            every,
-            read: chunks_read.clone(),
-            _alive: alive.guard(),
-        };
-        let status = if *calls.lock() == 1 { 503 } else { 200 };
-        async move { Ok::<_, Infallible>(Response::builder().status(status).body(body).unwrap()) }
+        let fails = *calls.lock() <= failures;
+        let (alive, read) = (alive.guard(), read.clone());
+        async move {
+            if fails {
+                pause(busy).await;
+            }
+            let body = Slow {
+                left: if fails { chunks } else { 0 },
+                pause: Box::pin(tokio::time::sleep(millis(every))),
+                every,
+                read,
+                _alive: alive,
+            };
+            let status = if fails { 503 } else { 200 };
+            Ok::<_, Infallible>(Response::builder().status(status).body(body).unwrap())
+        }
     });
     let before = now();
     let looks = async {
         pause(150).await;
         alive.count()
     };
-    let (answer, held) = tokio::join!(steady().layer(service).oneshot(put(Body::default())), looks);
-    assert_eq!(answer.unwrap().status(), 200);
-    assert_eq!(
-        now() - before,
-        millis(200),
-        "draining is part of the delay, not added to it"
-    );
-    let read = *chunks_read.lock();
-    (read, held == 0)
+    let asks = async {
+        let answer = policy.layer(service).oneshot(put(Body::default())).await;
+        assert_eq!(answer.unwrap().status(), 200);
+        now() - before
+    };
+    let (after, held) = tokio::join!(asks, looks);
+    let read = *read.lock();
+    Drained { read, after, held }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_failed_response_is_drained_within_bounds_and_dropped_before_the_wait() {
-    // R11
-    assert_eq!(drained(3, 0).await, (3, true), "small: read to its end");
-    assert_eq!(drained(3, 20).await, (3, true), "a little slow");
+    // R11: draining is part of the delay, not added to it.
+    for (chunks, every, expected, why) in [
+        (3, 0, 3, "small: read to its end"),
+        (3, 20, 3, "a little slow"),
+        (100, 0, 65, "64 KiB, and the chunk that crosses it"),
+        (1_000, 30, 3, "slow: 100 ms of it, not more"),
+    ] {
+        let Drained { read, after, held } = drained(steady(), 1, 0, chunks, every).await;
+        assert_eq!((read, after, held), (expected, millis(200), 0), "{why}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_short_delay_waits_for_the_drain_unless_the_deadline_comes_first() {
+    // R11: the connection stays usable, for the retry too.
+    let at_once = steady().random(|| 0.0);
+    let Drained { read, after, .. } = drained(at_once.clone(), 1, 0, 3, 20).await;
+    assert_eq!((read, after), (3, millis(80)));
+    let Drained { after, .. } = drained(at_once.clone(), 1, 0, 1_000, 30).await;
+    assert_eq!(after, millis(100), "and no longer than for any other");
+    let Drained { after, .. } = drained(at_once.deadline(millis(90)), 1, 0, 1_000, 30).await;
     assert_eq!(
-        drained(100, 0).await,
-        (65, true),
-        "64 KiB, and the chunk that crosses it"
+        after,
+        millis(0),
+        "the deadline leaves time for the retry, not for both"
     );
-    let (read, dropped) = drained(1_000, 30).await;
-    assert!(dropped && read <= 4, "slow: 100 ms of it, not more ({read})");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_failed_beside_a_hedge_is_drained_like_any_other() {
+    // R11, R15: the first attempt fails while the hedge runs, then the hedge does.
+    let Drained { read, after, .. } = drained(steady().hedge(millis(50)), 2, 70, 3, 10).await;
+    assert_eq!((read, after), (6, millis(50 + 70 + 400)));
+    let Drained { read, after, .. } = drained(steady().hedge(millis(50)), 2, 70, 1_000, 30).await;
+    assert_eq!((read, after), (6, millis(50 + 70 + 400)), "100 ms of each");
+    // One of them is the answer, and the other is drained beside it no longer than it takes.
+    let Drained { after, .. } = drained(steady().hedge(millis(50)), 1, 70, 1_000, 30).await;
+    assert_eq!(after, millis(50));
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use h2pool::connect::memory;
-use h2pool::retry::{Attempts, Failure, Reason, Retry};
+use h2pool::retry::{Attempts, Failure, Reason, Retry, Stop};
 use h2pool::{Builder, H2Pool, Origin};
 use http::{Request, Response};
 use http_body_util::BodyExt;
 use parking_lot::Mutex;
-use tower::{ServiceBuilder, ServiceExt};
+use tower::{Layer, ServiceBuilder, ServiceExt};
 
 use crate::mock::{Body, get, millis, now, pause, post, steady};
 
@@ -20,6 +20,8 @@ type Seen = Arc<Mutex<Vec<(u128, Bytes)>>>;
 enum Act {
     Status(u16),
     Reset(h2::Reason),
+    /// More than the client takes.
+    LargeHead,
 }
 
 fn serve(builder: Builder, act: fn(usize) -> Act) -> (H2Pool, Seen) {
@@ -47,6 +49,10 @@ fn serve(builder: Builder, act: fn(usize) -> Act) -> (H2Pool, Seen) {
                 };
                 match act(number) {
                     Act::Reset(reason) => respond.send_reset(reason),
+                    Act::LargeHead => {
+                        let head = Response::builder().header("large", "x".repeat(12_000));
+                        respond.send_response(head.body(()).unwrap(), true).unwrap();
+                    }
                     Act::Status(status) => {
                         let head = Response::builder().status(status).body(()).unwrap();
                         let mut answer = respond.send_response(head, false).unwrap();
@@ -156,4 +162,46 @@ async fn a_body_with_a_boxed_error_goes_out_from_tasks() {
         (http::StatusCode::OK, http::StatusCode::OK)
     );
     assert_eq!(seen.lock().len(), 4);
+}
+
+#[cfg(feature = "http1")]
+#[tokio::test(start_paused = true)]
+async fn a_malformed_response_is_asked_for_once() {
+    // R4, W2: as with hyper's own client; a connection that ends without an answer is another matter.
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    let ask = async |answer: &'static [u8]| {
+        let (connector, mut listener) = memory::pair::<Origin>();
+        let pool = H2Pool::builder().connector(connector).build().unwrap();
+        let connections = Arc::new(Mutex::new(0));
+        let count = connections.clone();
+        tokio::spawn(async move {
+            while let Some(dial) = listener.accept().await {
+                *count.lock() += 1;
+                let mut io = dial.accept(http::Version::HTTP_11);
+                let mut head = [0; 1024];
+                let _ = io.read(&mut head).await;
+                let _ = io.write_all(answer).await;
+            }
+        });
+        let policy = steady().max_attempts(3);
+        let error = policy.layer(pool).oneshot(get()).await.unwrap_err();
+        let attempts = Attempts::of_error(&*error).unwrap();
+        (*connections.lock(), attempts.stop(), attempts.reasons().to_vec())
+    };
+    let once = (1, Stop::Done, vec![]);
+    assert_eq!(ask(b"this is not HTTP\r\n\r\n").await, once);
+    let lengths = b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nx";
+    assert_eq!(ask(lengths).await, once);
+    let again = vec![(Reason::Failure(Failure::Incomplete), 2)];
+    assert_eq!(ask(b"").await, (3, Stop::Attempts, again));
+}
+
+#[tokio::test(start_paused = true)]
+async fn headers_over_the_limit_are_asked_for_once() {
+    // R4, P32
+    let (pool, seen) = serve(H2Pool::builder().max_header_list_size(10_000), |_| Act::LargeHead);
+    let error = steady().layer(pool).oneshot(get()).await.unwrap_err();
+    assert_eq!(Attempts::of_error(&*error).unwrap().stop(), Stop::Done);
+    assert_eq!(seen.lock().len(), 1);
 }

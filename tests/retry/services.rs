@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use h2pool::retry::{Attempts, ReplayBody, RetryPolicy, Stop};
-use http::{Request, Response};
+use h2pool::retry::{Attempts, ReplayBody, RetryBudget, RetryPolicy, Stop};
+use http::{Request, Response, Uri};
 use parking_lot::Mutex;
 use tower::limit::ConcurrencyLimitLayer;
 use tower::util::BoxCloneService;
@@ -30,6 +30,52 @@ async fn a_concurrency_limit_of_one_inside_the_layer_does_not_deadlock() {
         (200.try_into().unwrap(), 200.try_into().unwrap())
     );
     assert_eq!(server.count(), 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_sent_once_the_deadline_has_come() {
+    // R8 R9: those who wait for the one permit when their time is over do not use it, one after the other.
+    let server = Server::new(|number, _| async move {
+        match number {
+            1..=20 => Ok(answer(503)),
+            _ => std::future::pending().await,
+        }
+    });
+    let budget = RetryBudget::new(0.0, 0).burst(100);
+    let policy = steady().deadline(millis(500)).budget(budget.clone());
+    let service = ServiceBuilder::new()
+        .layer(policy)
+        .concurrency_limit(1)
+        .service(server.clone());
+    let before = now();
+    let callers: Vec<_> = (0..20)
+        .map(|_| tokio::spawn(service.clone().oneshot(get())))
+        .collect();
+    pause(400).await;
+    assert_eq!(server.count(), 21, "one holds the permit");
+    for caller in callers {
+        assert_eq!(
+            Attempts::of_error(&*caller.await.unwrap().unwrap_err())
+                .unwrap()
+                .stop(),
+            Stop::Deadline
+        );
+    }
+    assert_eq!((server.count(), now() - before), (21, millis(500)));
+    let left = budget.available(&Uri::from_static("https://a.example"));
+    assert_eq!(left, 99, "nothing is paid for what was not sent");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hedge_that_waits_for_room_is_not_sent_at_the_deadline() {
+    // R8 R15
+    let server = Server::new(|_, _| std::future::pending());
+    let service = ServiceBuilder::new()
+        .layer(steady().hedge(millis(50)).deadline(millis(500)))
+        .concurrency_limit(1)
+        .service(server.clone());
+    assert!(service.oneshot(get()).await.is_err());
+    assert_eq!(server.count(), 1);
 }
 
 #[tokio::test(start_paused = true)]

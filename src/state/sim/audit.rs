@@ -3,7 +3,7 @@
 use super::super::load::NONE;
 use super::super::session::Class;
 use super::super::waiters::Status;
-use super::super::{OriginState, Phase, SHARED, WaiterId};
+use super::super::{OriginState, Phase, SHARED, WaiterId, after};
 
 impl<C: Clone + std::fmt::Debug> OriginState<C> {
     /// Panics when a count, an index or a list disagrees with what is really there, or when somebody waits for what is
@@ -68,8 +68,13 @@ impl<C: Clone + std::fmt::Debug> OriginState<C> {
                     "a drained session was told to end"
                 );
             }
-            if session.phase == Phase::Active && session.firm() > 0 {
-                assert!(session.idle_since.is_none(), "a busy session is not idle");
+            let idle_by = session
+                .unused_since
+                .and_then(|since| after(since, self.limits.idle_timeout));
+            let may_idle_out = session.phase == Phase::Active && session.retiring.is_none();
+            if let Some(due) = idle_by.filter(|due| may_idle_out && *due > self.now) {
+                let armed = self.poll_timeout().is_some_and(|armed| armed <= due);
+                assert!(armed, "somebody looks whether it is idle then: {session:?}");
             }
         }
     }

@@ -42,6 +42,8 @@ struct Slots {
     stalled: bool,
     refusals: u32,
     held_until: Option<Instant>,
+    /// When a stream ended last.
+    last_stream: Option<Instant>,
 }
 
 /// What the simulation tells the model of a session.
@@ -131,9 +133,28 @@ impl Model {
         }
     }
 
-    pub(super) fn released(&mut self, id: SessionId) {
+    /// A slot was given back.
+    pub(super) fn returned(&mut self, id: SessionId) {
         if let Some(session) = self.session(id) {
             session.in_use -= 1;
+        }
+    }
+
+    /// A stream ended.
+    pub(super) fn stream_over(&mut self, id: SessionId, now: Instant) {
+        if let Some(session) = self.session(id) {
+            session.last_stream = Some(now);
+        }
+    }
+
+    /// It may be closed for being idle: its last stream is over for the whole timeout (P16).
+    pub(super) fn is_idle_long_enough(&self, id: SessionId, now: Instant) -> bool {
+        let session = self.sessions.iter().find(|session| session.id == id);
+        let since = session.and_then(|session| session.last_stream);
+        match (since, self.limits.idle_timeout) {
+            (Some(since), Some(timeout)) => since + timeout <= now,
+            (None, Some(_)) => true,
+            (_, None) => false,
         }
     }
 
@@ -371,6 +392,7 @@ impl Slots {
             stalled: false,
             refusals: 0,
             held_until: None,
+            last_stream: None,
         }
     }
 

@@ -25,7 +25,10 @@ pub enum Op {
     Cancel(u8),
     FirmUp(u8),
     Moved(u8, u8),
+    /// A stream ends.
     Release(u8),
+    /// A lease that carried none.
+    GiveBack(u8),
     Park(u8),
     Connected {
         dial: u8,
@@ -82,6 +85,7 @@ impl Op {
             18..=20 => Self::Cancel(which),
             21..=22 => Self::FirmUp(which),
             23 => Self::Moved(which, how),
+            24..=30 if how % 4 == 3 => Self::GiveBack(which),
             24..=30 => Self::Release(which),
             31 => Self::Park(which),
             32..=37 => Self::Connected {

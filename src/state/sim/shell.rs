@@ -124,6 +124,10 @@ impl Sim {
                 self.model.is_unused(session),
                 "an idle session has no stream: {session:?}"
             );
+            assert!(
+                self.model.is_idle_long_enough(session, self.now),
+                "it has had none for the whole timeout: {session:?}"
+            );
         }
     }
 
@@ -131,7 +135,7 @@ impl Sim {
         match op {
             Op::Acquire { .. } | Op::TryAcquire { .. } | Op::AcquireOwn { .. } => self.ask(op),
             Op::Claim(_) | Op::Cancel(_) | Op::FirmUp(_) | Op::Moved(..) => self.waiter_op(op),
-            Op::Release(_) | Op::Park(_) => self.lease_op(op),
+            Op::Release(_) | Op::GiveBack(_) | Op::Park(_) => self.lease_op(op),
             Op::Connected { .. } | Op::Failed(_) | Op::H1Only(_) | Op::Aborted(_) => self.dial_op(op),
             Op::Warm { .. } | Op::MarkH1Only(_) | Op::RuntimeEnded(_) | Op::Close(_) => self.origin_op(op),
             Op::AwaitPermit => self.permits += u32::from(self.state.await_permit(false)),
@@ -269,19 +273,27 @@ impl Sim {
 
     fn lease_op(&mut self, op: Op) {
         let now = self.now;
-        let (Op::Release(which) | Op::Park(which)) = op else {
+        let (Op::Release(which) | Op::GiveBack(which) | Op::Park(which)) = op else {
             return;
         };
         let Some(place) = place(which, &self.leases) else {
             return;
         };
         let session = self.leases.swap_remove(place);
-        if matches!(op, Op::Park(_)) {
-            self.state.park(session, now);
-            self.model.parked(session);
-        } else {
-            self.state.release(session, || now);
-            self.model.released(session);
+        match op {
+            Op::Park(_) => {
+                self.state.park(session, now);
+                self.model.parked(session);
+            }
+            Op::GiveBack(_) => {
+                self.state.give_back(session, || now);
+                self.model.returned(session);
+            }
+            _ => {
+                self.state.release(session, || now);
+                self.model.returned(session);
+                self.model.stream_over(session, now);
+            }
         }
     }
 

@@ -174,6 +174,11 @@ impl Bench {
         self.run(|state, now| state.release(session, || now));
     }
 
+    /// A lease ends that carried no stream.
+    pub(super) fn give_back(&mut self, session: SessionId) {
+        self.run(|state, now| state.give_back(session, || now));
+    }
+
     /// The oldest dial that is under way.
     pub(super) fn dial(&mut self) -> DialId {
         assert!(!self.dials.is_empty(), "no dial is under way");

@@ -28,6 +28,81 @@ fn an_idle_session_is_closed_and_a_granted_one_lives() {
 }
 
 #[test]
+fn a_lease_that_carries_no_stream_prolongs_nothing() {
+    // P16: counted from the end of the last stream; the hot path needs no clock.
+    let never = || -> std::time::Instant { panic!("the clock was read") };
+    let mut bench = Bench::new(|_| {});
+    let session = bench.serving(2);
+    bench.pass(secs(80));
+    bench.take();
+    assert_eq!(
+        bench.state.snapshot().next().unwrap().idle_since,
+        None,
+        "it is out"
+    );
+    bench.run(|state, _| state.give_back(session, never));
+    let idle_since = bench.state.snapshot().next().unwrap().idle_since;
+    assert_eq!(idle_since, Some(bench.now - secs(80)));
+    bench.pass(secs(9));
+    assert!(bench.closed.is_empty());
+    bench.pass(secs(1));
+    assert_eq!(bench.closed, [(session, Reason::Idle)]);
+}
+
+#[test]
+fn a_lease_that_is_out_when_the_idle_timeout_has_passed_keeps_its_session_for_another() {
+    // P16: its user may have meant to use it a moment later, and others may be about to.
+    let mut bench = Bench::new(|_| {});
+    let session = bench.serving(2);
+    bench.pass(secs(80));
+    bench.take();
+    bench.pass(secs(20));
+    bench.give_back(session);
+    bench.pass(secs(89));
+    assert!(bench.closed.is_empty());
+    bench.pass(secs(1));
+    assert_eq!(bench.closed, [(session, Reason::Idle)]);
+}
+
+#[test]
+fn a_stream_beside_an_unused_lease_counts() {
+    // P16: whichever of the two ends last.
+    for stream_first in [true, false] {
+        let mut bench = Bench::new(|_| {});
+        let session = bench.serving(2);
+        bench.pass(secs(50));
+        bench.take();
+        bench.take();
+        if stream_first {
+            bench.release(session);
+            bench.give_back(session);
+        } else {
+            bench.give_back(session);
+            bench.release(session);
+        }
+        bench.pass(secs(89));
+        assert!(bench.closed.is_empty());
+        bench.pass(secs(1));
+        assert_eq!(bench.closed, [(session, Reason::Idle)]);
+    }
+}
+
+#[test]
+fn a_session_that_is_to_be_replaced_ends_after_the_lull_that_follows_an_unused_lease() {
+    // P17: it is retired while the lease is out.
+    let mut bench = Bench::new(|limits| limits.max_sessions = 1);
+    let session = bench.serving(2);
+    bench.pass(secs(50));
+    bench.take();
+    bench.run(|state, now| state.handle_worn(session, now));
+    assert_eq!(bench.dials.len(), 1);
+    bench.give_back(session);
+    let lull = bench.state.limits.lull();
+    bench.pass(lull);
+    assert_eq!(bench.closed, [(session, Reason::Worn)]);
+}
+
+#[test]
 fn no_idle_timeout_means_never() {
     // P16
     let mut bench = Bench::new(|limits| limits.idle_timeout = None);
