@@ -48,7 +48,9 @@ impl Handle for Name {
         lock(&self.told).push((self.name, Told::Kill(reason)));
     }
 
-    fn probe(&self) {}
+    fn probe(&self) -> bool {
+        true
+    }
 }
 
 /// An origin and the dials that it ordered.

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
@@ -182,13 +183,24 @@ impl AsyncWrite for Connection {
 /// In TLS 1.3 a server refuses our certificate after the handshake, with an alert that the first read meets
 /// (RFC 8446 §4.4.2.4), and the `h2` crate keeps only the text of an IO error. So the transport leaves the classified
 /// error here; a session that ends before it served anything asks for it.
-#[derive(Clone, Default)]
-pub(crate) struct Fault(Arc<OnceLock<Error>>);
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Fault(Arc<OnceLock<Error>>, Arc<AtomicBool>);
 
 impl Fault {
     /// The classified error, if the transport has met one that says more than "the connection failed".
     pub(crate) fn get(&self) -> Option<Error> {
         self.0.get().cloned()
+    }
+
+    /// A write may fail though a part of it was sent.
+    #[cfg(feature = "tcp")]
+    pub(crate) fn tear(&self) {
+        self.1.store(true, Ordering::Release);
+    }
+
+    /// Whether a write that failed may have sent something.
+    pub(crate) fn is_torn(&self) -> bool {
+        self.1.load(Ordering::Acquire)
     }
 
     /// Leaves an error; the first one stays.

@@ -127,6 +127,10 @@ where
     let h2 = connected.is_negotiated_h2() || (prior_knowledge && !origin.is_https());
     let version = if h2 { Version::HTTP_2 } else { Version::HTTP_11 };
     let mut connection = Connection::new(TokioIo::new(io), version).authenticated(origin.is_https());
+    if origin.is_https() {
+        // TLS of somebody else's, of which nothing is known.
+        connection.fault.tear();
+    }
     let mut extras = Extensions::new();
     connected.get_extras(&mut extras);
     if let Some(info) = extras.get::<HttpInfo>() {

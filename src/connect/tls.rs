@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
 use http::Version;
@@ -262,10 +263,15 @@ async fn secure(
         authenticated: _,
         fault: _,
     } = plain;
+    let writes = Arc::new(AtomicU64::new(0));
+    let counted = Counted {
+        io,
+        writes: writes.clone(),
+    };
     let alpn = offer.alpn().iter().map(|protocol| protocol.to_vec()).collect();
     let stream = tokio_rustls::TlsConnector::from(config)
         .with_alpn(alpn)
-        .connect(name, io)
+        .connect(name, Box::new(counted) as Box<dyn Io>)
         .await
         .map_err(|error| tls_error::handshake(error, offer))?;
     let version = match stream.get_ref().1.alpn_protocol() {
@@ -276,6 +282,7 @@ async fn secure(
     let stream = Watched {
         stream,
         fault: fault.clone(),
+        writes,
     };
     let mut connection = Connection::new(stream, version).authenticated(true);
     connection.peer_addr = peer_addr;
@@ -288,9 +295,72 @@ async fn secure(
 struct Watched {
     stream: TlsStream<Box<dyn Io>>,
     fault: Fault,
+    /// Of the transport below.
+    writes: Arc<AtomicU64>,
+}
+
+/// The transport below: how many of its writes went through.
+struct Counted {
+    io: Box<dyn Io>,
+    writes: Arc<AtomicU64>,
+}
+
+impl Counted {
+    fn note(&self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if matches!(result, Poll::Ready(Ok(1..))) {
+            self.writes.fetch_add(1, Ordering::Relaxed);
+        }
+        result
+    }
+}
+
+impl AsyncRead for Counted {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Counted {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.io).poll_write(cx, buf);
+        self.note(result)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
+        self.note(result)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
 }
 
 impl Watched {
+    /// rustls sends record by record; a write that fails after one of them has sent that.
+    fn wrote(&self, before: u64, result: io::Result<usize>) -> io::Result<usize> {
+        if result.is_err() && self.writes.load(Ordering::Relaxed) != before {
+            self.fault.tear();
+        }
+        self.note(result)
+    }
+
     /// Makes a certificate error of it, for those who read, and for those who ask later.
     fn note<T>(&self, result: io::Result<T>) -> io::Result<T> {
         result.map_err(|error| {
@@ -318,8 +388,9 @@ impl AsyncRead for Watched {
 
 impl AsyncWrite for Watched {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let before = self.writes.load(Ordering::Relaxed);
         let result = ready!(Pin::new(&mut self.stream).poll_write(cx, buf));
-        Poll::Ready(self.note(result))
+        Poll::Ready(self.wrote(before, result))
     }
 
     fn poll_write_vectored(
@@ -327,8 +398,9 @@ impl AsyncWrite for Watched {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        let before = self.writes.load(Ordering::Relaxed);
         let result = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, bufs));
-        Poll::Ready(self.note(result))
+        Poll::Ready(self.wrote(before, result))
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -4,10 +4,12 @@
 //! waiter that it is for. The [`Dial`] guard tells the state how it ended, whatever happens: an error, a timeout, a
 //! panicking connector, or a runtime that ended underneath.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use http::Version;
 use tracing::Instrument;
 
@@ -83,7 +85,14 @@ impl<O: Key> Dial<O> {
     /// Connects within `connect_timeout`; `None`: the pool was closed meanwhile.
     async fn connect(&self) -> Option<Result<Opened, Error>> {
         let core = &self.entry.core;
-        let dial = tokio::time::timeout(core.config.connect_timeout, open(&self.entry, self.order));
+        // Caught here, a panic of the connector is told from that of a thread whose runtime goes with it.
+        let dial = AssertUnwindSafe(open(&self.entry, self.order)).catch_unwind();
+        let dial = async {
+            let panicked = || Error::new(Kind::Connect, "the connector panicked");
+            tokio::time::timeout(core.config.connect_timeout, dial)
+                .await
+                .map(|opened| opened.unwrap_or_else(|_| Err(panicked())))
+        };
         let opened = tokio::select! {
             biased;
             opened = dial => opened,
@@ -164,6 +173,11 @@ impl<O: Key> Dial<O> {
             self.entry.tally.dial_failed(error.kind_name());
         }
         let id = self.order.id;
+        // Its causes are the connector's: the last reference never goes under the lock.
+        let _kept = match &end {
+            DialEnd::Failed(error) | DialEnd::H1Only(error) => Some(error.clone()),
+            DialEnd::Aborted => None,
+        };
         run(&self.entry, |inner| inner.state.handle_dial_ended(id, end, now));
     }
 }
@@ -172,9 +186,6 @@ impl<O: Key> Drop for Dial<O> {
     fn drop(&mut self) {
         if !self.open {
             return;
-        }
-        if std::thread::panicking() {
-            return self.fail(Error::new(Kind::Connect, "the connector panicked"));
         }
         let (entry, order, now) = (&self.entry, self.order, clock::now());
         let closed = entry.core.is_closed();

@@ -95,11 +95,15 @@ impl Handle for Arc<Session> {
         }
     }
 
-    fn probe(&self) {
-        self.tally.tally().probed();
-        if let Wire::H2(session) = &self.wire {
-            session.control().probe();
+    fn probe(&self) -> bool {
+        let Wire::H2(session) = &self.wire else {
+            return true;
+        };
+        let asked = session.control().probe();
+        if asked {
+            self.tally.tally().probed();
         }
+        asked
     }
 }
 
@@ -285,6 +289,11 @@ impl<O: Key> Observer for Entry<O> {
     fn alive(self: Arc<Self>, id: SessionId) {
         let now = clock::now();
         run(&self, |inner| inner.state.handle_sign_of_life(id, now));
+    }
+
+    fn silent(self: Arc<Self>, id: SessionId) {
+        let now = clock::now();
+        run(&self, |inner| inner.state.handle_silent(id, now));
     }
 
     fn stalled(self: Arc<Self>, id: SessionId, stalled: bool) {

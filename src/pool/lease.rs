@@ -194,14 +194,15 @@ impl<E: Env> Queue<E> {
             return None;
         };
         let env = self.env.clone();
-        let (slot, waker) = run(&env, |inner| {
+        let (slot, left) = run(&env, |inner| {
             let slot = inner.state.firm_up(waiter).and_then(|id| granted(inner, id));
-            if slot.is_none() {
-                inner.state.cancel(waiter, || env.now());
-            }
-            (slot, inner.take_waker(waiter))
+            let unseen = match slot {
+                None => inner.state.cancel(waiter, || env.now()),
+                Some(_) => None,
+            };
+            (slot, (inner.take_waker(waiter), unseen))
         });
-        drop(waker);
+        drop(left);
         let (id, handle) = slot?;
         Some(Slot::new(env, id, handle))
     }
@@ -274,6 +275,12 @@ impl<E: Env> Queue<E> {
                     return (Step::Pending, old);
                 }
                 Claim::Ready => return (Step::Ready, old),
+                Claim::Granted(id) if !inner.state.serves(id, self.caller) => {
+                    // It came here after the grant, and the session's runtime stayed where it was.
+                    old = inner.take_waker(waiter);
+                    inner.state.give_back(id, || env.now());
+                    (self.stage, self.first) = (Stage::Start, true);
+                }
                 Claim::Granted(id) => {
                     old = inner.take_waker(waiter);
                     match granted(inner, id) {
@@ -344,11 +351,11 @@ impl<E: Env> Drop for Queue<E> {
                 return;
             }
             let env = &self.env;
-            let waker = run(env, |inner| {
-                inner.state.cancel(waiter, || env.now());
-                inner.take_waker(waiter)
+            let left = run(env, |inner| {
+                let unseen = inner.state.cancel(waiter, || env.now());
+                (unseen, inner.take_waker(waiter))
             });
-            drop(waker);
+            drop(left);
         }
     }
 }

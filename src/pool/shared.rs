@@ -7,6 +7,7 @@
 //!
 //! Generic over the session handle and over the [`Env`], so that loom runs this very code without sockets or h2.
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::task::Waker;
 use std::time::Instant;
 
@@ -25,8 +26,8 @@ pub trait Handle: Clone {
     fn close(&self, reason: Reason);
     /// End now, with everything that runs on it.
     fn kill(&self, reason: Reason);
-    /// Ask the peer for a sign of life.
-    fn probe(&self);
+    /// Ask the peer for a sign of life. False: it was asked and has answered, and must not be asked again yet.
+    fn probe(&self) -> bool;
 }
 
 /// What surrounds an origin: it dials, keeps the timer and knows the time.
@@ -193,7 +194,7 @@ impl<H: Handle, C: Clone> Inner<H, C> {
                 Action::Kill(id, reason) => {
                     effects.extend(self.handle(id).map(|handle| Effect::Kill(handle, reason)));
                 }
-                Action::Probe(id) => effects.extend(self.handle(id).map(Effect::Probe)),
+                Action::Probe(id) => effects.extend(self.handle(id).map(|handle| Effect::Probe(handle, id))),
                 Action::Wasted => effects.push(Effect::Wasted),
             }
         }
@@ -283,7 +284,7 @@ enum Effect<H> {
     Dial(DialOrder),
     Close(H, Reason),
     Kill(H, Reason),
-    Probe(H),
+    Probe(H, SessionId),
     Wasted,
     Arm(Instant),
     /// The same for a caller on another runtime than the one that keeps the deadline now, and that may stand still.
@@ -297,7 +298,12 @@ impl<H: Handle> Effect<H> {
             Self::Dial(order) => E::dial(env, order),
             Self::Close(handle, reason) => handle.close(reason),
             Self::Kill(handle, reason) => handle.kill(reason),
-            Self::Probe(handle) => handle.probe(),
+            Self::Probe(handle, id) => {
+                if !handle.probe() {
+                    let now = env.now();
+                    run(env, |inner| inner.state.handle_sign_of_life(id, now));
+                }
+            }
             Self::Wasted => env.wasted(),
             Self::ArmHere(_, keeper) if !env.is_elsewhere(keeper) => {}
             Self::Arm(at) | Self::ArmHere(at, _) => {
@@ -317,9 +323,14 @@ struct Effects<H> {
 impl<H: Handle> Effects<H> {
     #[inline]
     fn carry_out<E: Env<Handle = H>>(self, env: &Arc<E>) {
-        if let Some(first) = self.first {
-            first.carry_out(env);
-            self.rest.into_iter().for_each(|effect| effect.carry_out(env));
+        // A waker is foreign and may panic: what else was decided is done all the same, or a right to dial were lost.
+        let mut panicked = None;
+        for effect in self.first.into_iter().chain(self.rest) {
+            let done = catch_unwind(AssertUnwindSafe(|| effect.carry_out(env)));
+            panicked = panicked.or(done.err());
+        }
+        if let Some(panicked) = panicked {
+            resume_unwind(panicked);
         }
     }
 }

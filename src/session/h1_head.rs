@@ -4,7 +4,9 @@ use http::header::{self, HeaderMap, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, Uri, Version};
 
-use super::head::{Protocol, add_length, check_host, check_length, unusable, with_port, without_user};
+use super::head::{
+    Protocol, add_length, check_host, check_length, too_many, unusable, with_port, without_user,
+};
 use crate::error::Error;
 use crate::origin::usual_port;
 
@@ -17,18 +19,24 @@ pub(crate) fn for_h1(parts: &Parts, body_size: Option<u64>) -> Result<Request<()
         ));
     }
     let connect = parts.method == Method::CONNECT;
-    let mut headers = HeaderMap::with_capacity(parts.headers.len() + 2);
+    let mut headers = HeaderMap::try_with_capacity(parts.headers.keys_len() + 2).map_err(too_many)?;
     check_host(&parts.headers)?;
     if !parts.headers.contains_key(header::HOST) {
         headers.insert(header::HOST, host(&parts.uri, connect)?);
     }
     for (name, value) in &parts.headers {
-        headers.append(name, value.clone());
+        headers.try_append(name, value.clone()).map_err(too_many)?;
     }
     join_cookies(&mut headers);
+    if headers.contains_key(header::TE) && !names_te(&headers) {
+        // RFC 9110 section 10.1.4.
+        headers
+            .try_append(header::CONNECTION, HeaderValue::from_static("te"))
+            .map_err(too_many)?;
+    }
     check_length(&headers, body_size)?;
     if body_size == Some(0) {
-        add_length(&parts.method, &mut headers, body_size);
+        add_length(&parts.method, &mut headers, body_size)?;
     } else if needs_chunks(&parts.method, &headers, body_size) {
         headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
@@ -43,6 +51,18 @@ pub(crate) fn for_h1(parts: &Parts, body_size: Option<u64>) -> Result<Request<()
     *request.headers_mut() = headers;
     *request.extensions_mut() = parts.extensions.clone();
     Ok(request)
+}
+
+fn names_te(headers: &HeaderMap) -> bool {
+    let mut values = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok());
+    values.any(|value| {
+        value
+            .split(',')
+            .any(|name| name.trim().eq_ignore_ascii_case("te"))
+    })
 }
 
 /// Outside of HTTP/2 there is one `cookie` (RFC 9113 §8.2.3).

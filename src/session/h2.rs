@@ -34,6 +34,9 @@ const KILL: u8 = 4;
 /// The driver is to send a PING.
 const PROBE: u8 = 8;
 
+/// How long a session says nothing before it is doubted without a probe.
+const SILENCE: std::time::Duration = std::time::Duration::from_secs(1);
+
 /// The handle of a session: opens streams on it.
 pub(crate) struct H2 {
     pub(super) sender: SendRequest<Bytes>,
@@ -61,6 +64,8 @@ pub(crate) struct Control {
     probing: AtomicBool,
     /// HEADERS and DATA frames seen when the last probe was asked for, plus one; 0 when none was.
     probed_at: AtomicU64,
+    /// Frames heard when a request was given up in silence and no probe was allowed, and when that was.
+    doubt: parking_lot::Mutex<Option<(u64, std::time::Instant)>>,
     /// Unread bytes down to which the driver waits before the session gets work again; 0 when it does get work.
     stalled_above: AtomicU64,
     /// Response bodies that somebody holds.
@@ -104,6 +109,7 @@ impl Control {
             refused: AtomicBool::new(false),
             probing: AtomicBool::new(false),
             probed_at: AtomicU64::new(0),
+            doubt: parking_lot::Mutex::new(None),
             stalled_above: AtomicU64::new(0),
             bodies,
             informant: Informant::new(address),
@@ -205,17 +211,35 @@ impl Control {
             || self.probed_at.load(Ordering::Acquire) <= self.meter.headers_or_data_seen()
     }
 
+    /// A request was given up in silence. True: the second in a row, with not a single frame for [`SILENCE`] between them.
+    pub(super) fn is_doubtful(&self) -> bool {
+        let (frames, now) = (self.meter.frames_seen(), crate::clock::now());
+        let mut doubt = self.doubt.lock();
+        match *doubt {
+            Some((heard, since)) if heard == frames => now.saturating_duration_since(since) >= SILENCE,
+            _ => {
+                *doubt = Some((frames, now));
+                false
+            }
+        }
+    }
+
     pub(super) fn probe_answered(&self) {
         self.probing.store(false, Ordering::Release);
     }
 
-    /// Asks for a PING.
-    pub(crate) fn probe(&self) {
+    /// Asks for a PING. False: one was answered since [`may_park`](Self::may_park) was asked, and neither HEADERS nor DATA
+    /// came since.
+    pub(crate) fn probe(&self) -> bool {
+        if !self.may_park() {
+            return false;
+        }
         self.probing.store(true, Ordering::Release);
         self.probed_at
             .store(self.meter.headers_or_data_seen() + 1, Ordering::Release);
         self.flags.fetch_or(PROBE, Ordering::AcqRel);
         self.waker.wake();
+        true
     }
 
     pub(crate) fn address(&self) -> &Arc<Address> {

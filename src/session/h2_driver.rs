@@ -91,7 +91,7 @@ pub(crate) async fn handshake(
 ) -> Result<(Arc<H2>, Driver), Error> {
     let meter = Meter::new(tuning.bounds);
     let fault = connection.fault.clone();
-    let io = MeteredIo::new(connection.io, meter.clone());
+    let io = MeteredIo::new(connection.io, meter.clone()).with_fault(fault.clone());
     let mut builder = h2::client::Builder::new();
     builder
         .enable_push(false)
@@ -161,9 +161,10 @@ pub(crate) fn drive(
                 Turn::Others => tokio::task::yield_now().await,
             }
         };
+        // The same order here: while the transport is dropped, which may take its time, nobody is granted a slot on it.
         alive.control.end(cause);
-        drop(driver);
         drop(alive);
+        drop(driver);
     }
 }
 

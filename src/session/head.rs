@@ -76,7 +76,7 @@ pub(crate) fn for_h2(parts: &Parts, body_size: Option<u64>) -> Result<Request<()
         check_length(headers, body_size)?;
     }
     *request.uri_mut() = target(parts, host)?;
-    add_length(&parts.method, request.headers_mut(), body_size);
+    add_length(&parts.method, request.headers_mut(), body_size)?;
     if let Some(protocol) = parts.extensions.get::<Protocol>() {
         if parts.method != Method::CONNECT {
             return Err(Error::config(
@@ -263,15 +263,24 @@ fn hide(headers: &mut HeaderMap) {
     }
 }
 
-pub(super) fn add_length(method: &Method, headers: &mut HeaderMap, size: Option<u64>) {
+/// A `HeaderMap` holds 24,576 names at most, and panics beyond.
+pub(super) fn too_many(error: http::header::MaxSizeReached) -> Error {
+    Error::config("the request has too many headers").with_source(error)
+}
+
+pub(super) fn add_length(method: &Method, headers: &mut HeaderMap, size: Option<u64>) -> Result<(), Error> {
     let meaningful = matches!(*method, Method::POST | Method::PUT | Method::PATCH);
     // What a tunnel carries is no content (RFC 9110 §9.3.6).
     let size = size.filter(|_| *method != Method::CONNECT);
     if let Some(size) = size.filter(|size| *size > 0 || meaningful) {
-        headers
-            .entry(header::CONTENT_LENGTH)
-            .or_insert_with(|| HeaderValue::from(size));
+        if !headers.contains_key(header::CONTENT_LENGTH) {
+            let length = HeaderValue::from(size);
+            headers
+                .try_insert(header::CONTENT_LENGTH, length)
+                .map_err(too_many)?;
+        }
     }
+    Ok(())
 }
 
 #[cfg(test)]

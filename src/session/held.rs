@@ -10,6 +10,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -30,6 +31,8 @@ pub(super) struct Bodies {
     /// How long one may stay without a frame being read.
     limit: Option<Duration>,
     table: Mutex<Slab<Weak<Held>>>,
+    /// The driver has a timer for one of them.
+    watched: AtomicBool,
 }
 
 impl Bodies {
@@ -37,6 +40,7 @@ impl Bodies {
         Self {
             limit,
             table: Mutex::default(),
+            watched: AtomicBool::new(false),
         }
     }
 
@@ -134,11 +138,10 @@ impl Shared {
             }),
         });
         let mut table = bodies.table.lock();
-        // The driver waits for the oldest one; only the first has to tell it.
-        let first = table.is_empty() && bodies.is_timed();
         let place = table.insert(Arc::downgrade(&held));
         drop(table);
-        if first {
+        // The driver waits for the oldest one; only where it waits for none has it to be told.
+        if bodies.is_timed() && !bodies.watched.swap(true, Ordering::AcqRel) {
             control.waker.wake();
         }
         Self { control, place, held }
@@ -206,9 +209,12 @@ impl Reaper {
                 }
             }
             self.sleep = None;
+            // Before the look: whoever comes after it tells.
+            bodies.watched.store(false, Ordering::Release);
             let Some(next) = bodies.cut_idle(self.limit) else {
                 return;
             };
+            bodies.watched.store(true, Ordering::Release);
             self.sleep = Some(Box::pin(tokio::time::sleep_until(next.into())));
         }
     }

@@ -32,6 +32,8 @@ pub(crate) trait Observer: Send + Sync + 'static {
     fn failing(self: Arc<Self>, id: SessionId, cause: Error);
     /// Something was heard after a slot was parked.
     fn alive(self: Arc<Self>, id: SessionId);
+    /// Requests are given up, nothing is heard, and it must not be asked again: it is taken for one that does not answer.
+    fn silent(self: Arc<Self>, id: SessionId);
     /// Unread bodies hold the session's window, or no longer do.
     fn stalled(self: Arc<Self>, id: SessionId, stalled: bool);
     /// The session nears the end of what it can carry.

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use tokio::task::AbortHandle;
 
 use super::h2::{Control, H2};
-use super::link::Occupied;
+use super::link::{Observer, Occupied};
 use super::meter::Violation;
 use crate::error::Error;
 
@@ -57,7 +57,14 @@ impl Tail {
 
     /// The stream was cancelled before its response: if nothing was heard since its HEADERS, the slot is parked.
     pub(super) fn give_up(mut self) {
-        let park = self.forget() && self.control().may_park();
+        let quiet = self.forget();
+        let park = quiet && self.control().may_park();
+        if quiet && !park && self.control().is_doubtful() {
+            // It may not be asked again (P44), and has said nothing while two requests in a row were given up.
+            if let Some(slot) = &self.slot {
+                slot.report(Observer::silent);
+            }
+        }
         if let Some(slot) = self.slot.take().filter(|_| park) {
             slot.park();
         }

@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::serve::Open;
 use super::session::Class;
 use super::waiters::{Lane, Status};
-use super::{Acquired, Caller, Claim, OriginState, SHARED, SessionId, WaiterId};
+use super::{Acquired, Caller, Claim, Failure, OriginState, SHARED, SessionId, WaiterId};
 
 impl<C: Clone> OriginState<C> {
     /// A slot on a shared session, if there is one and nobody waits. Needs no clock and no knowledge of the caller's
@@ -56,6 +56,13 @@ impl<C: Clone> OriginState<C> {
         settled
     }
 
+    /// Whether this caller may use the session: a private one serves its own runtime alone (P36).
+    pub fn serves(&self, id: SessionId, caller: Caller) -> bool {
+        let group = self.session_slot(id).map(|slot| self.sessions[slot].group);
+        let home = group.and_then(|group| self.groups[group].runtime);
+        home.is_none_or(|home| caller.private && home == caller.runtime)
+    }
+
     /// Notes on which runtime a waiter is polled. One that was stranded can dial again; one that moved to another group
     /// keeps its place there.
     pub fn moved(&mut self, id: WaiterId, caller: Caller, clock: impl FnOnce() -> Instant) {
@@ -91,12 +98,13 @@ impl<C: Clone> OriginState<C> {
         self.serve(SHARED);
     }
 
-    /// A waiter goes away: it leaves the queue, and a grant on its way to it goes to the next (P12).
-    pub fn cancel(&mut self, id: WaiterId, clock: impl FnOnce() -> Instant) {
-        let Some(waiter) = self.waiters.get(id) else {
-            return;
-        };
+    /// A waiter goes away: it leaves the queue, and a grant on its way to it goes to the next (P12). Returns the failure
+    /// that it did not look at, which is to be dropped after the unlock: its cause is foreign.
+    #[must_use]
+    pub fn cancel(&mut self, id: WaiterId, clock: impl FnOnce() -> Instant) -> Option<Failure<C>> {
+        let waiter = self.waiters.get(id)?;
         let group = waiter.group;
+        let mut unseen = None;
         match waiter.status {
             Status::Queued if !waiter.own => self.leave_queue(id, clock),
             Status::Held(session) => {
@@ -112,10 +120,13 @@ impl<C: Clone> OriginState<C> {
                 self.leave_own(id);
             }
             Status::Revoked(_) | Status::Failed(_) => {
-                self.waiters.remove(id);
+                if let Status::Failed(failure) = self.waiters.remove(id) {
+                    unseen = Some(failure);
+                }
             }
         }
         self.tidy_group(group);
+        unseen
     }
 
     /// Only the oldest can stand in the way of others: one with a body, while only sessions without SETTINGS have room.

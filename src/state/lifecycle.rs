@@ -24,8 +24,8 @@ impl<C: Clone> OriginState<C> {
             return None;
         }
         dial.own = dial.own.filter(|_| !gone);
+        self.learn_protocol(protocol, now);
         if dial.own.is_none() {
-            self.learn_protocol(protocol, now);
             // More were dialed than this protocol may have: HTTP/1.1 was expected, and h2 is spoken (P5).
             if self.groups[group].active >= self.bound() {
                 self.replan(now);
@@ -36,8 +36,8 @@ impl<C: Clone> OriginState<C> {
         if dial.own.is_none() {
             self.drain_replaced(group, now);
             self.serve(group);
-            self.replan(now);
         }
+        self.replan(now);
         Some(self.session_id(slot))
     }
 
@@ -467,7 +467,10 @@ impl<C: Clone> OriginState<C> {
     pub(super) fn leave_own(&mut self, id: super::WaiterId) {
         let own = self.sessions.iter().find(|(_, session)| session.own == Some(id));
         if let Some((slot, _)) = own {
+            let drain_by = after(self.now, self.limits.drain_timeout);
             self.sessions[slot].own = None;
+            self.sessions[slot].drain_by = drain_by;
+            self.arm(drain_by);
             self.tell_close(slot);
         }
     }

@@ -40,7 +40,8 @@ pub struct Limits {
 impl Limits {
     /// How long a session that is to be replaced may be without streams and still count as in use.
     pub(super) fn lull(&self) -> Duration {
-        self.max_age.map_or(LULL, |age| LULL.min(age / 10))
+        self.max_age
+            .map_or(LULL, |age| (age / 10).clamp(Duration::from_millis(1), LULL))
     }
 
     /// Whether a session that has carried so many streams is to be replaced.

@@ -127,6 +127,7 @@ impl<C: Clone> OriginState<C> {
     /// Asks for a session that serves this caller alone and ends with it (P23). The id must be claimed or cancelled.
     pub fn acquire_own(&mut self, caller: Caller, now: Instant) -> Option<WaiterId> {
         let now = self.advance(now);
+        self.forget_h1_only(now);
         let group = self.group_of(caller);
         if self.closed || !self.has_room_for_own(group) {
             return None;
@@ -165,6 +166,18 @@ impl<C: Clone> OriginState<C> {
     fn forget_h1_only(&mut self, now: Instant) {
         if self.plan.h1_only_until.is_some_and(|until| until <= now) {
             (self.plan.h1_only_until, self.plan.learned) = (None, None);
+        }
+    }
+
+    /// Failures in a row are those that follow each other: one that nobody dialed after for long says nothing any more.
+    pub(super) fn forget_failures(&mut self, now: Instant) {
+        let quiet = self.limits.connect_timeout + self.limits.backoff_max;
+        let busy = self
+            .groups
+            .iter()
+            .any(|(_, group)| group.dialing + group.fresh > 0);
+        if !busy && self.plan.retry_at.is_some_and(|at| at + quiet <= now) {
+            (self.plan.failures, self.plan.retry_at) = (0, None);
         }
     }
 
@@ -218,6 +231,7 @@ impl<C: Clone> OriginState<C> {
             return;
         }
         self.forget_h1_only(now);
+        self.forget_failures(now);
         if self.groups.len() == 1 {
             return self.replan_group(SHARED, now);
         }
@@ -235,8 +249,9 @@ impl<C: Clone> OriginState<C> {
             }
             self.start_dial(group, runtime, None, now);
         }
+        let bound = self.bound();
         let group = &mut self.groups[group];
-        if group.active + group.dialing >= group.warm {
+        if group.active + group.dialing >= group.warm.min(bound) {
             group.warm = 0;
         }
     }

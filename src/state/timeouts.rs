@@ -92,6 +92,18 @@ impl<C: Clone> OriginState<C> {
         self.proved_useless(group, &Failure::Useless(Reason::Useless), now);
     }
 
+    /// Nothing is heard of a session that must not be probed again.
+    pub fn handle_silent(&mut self, id: super::SessionId, now: Instant) {
+        let Some(slot) = self.session_slot(id) else {
+            return;
+        };
+        let now = self.advance(now);
+        if self.sessions[slot].phase == Phase::Active {
+            self.unanswered(slot, now);
+            self.replan(now);
+        }
+    }
+
     /// A probe was not answered: no new work, and a replacement; its streams may still finish (P19).
     fn unanswered(&mut self, slot: usize, now: Instant) {
         let session = &mut self.sessions[slot];

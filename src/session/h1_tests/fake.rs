@@ -125,6 +125,7 @@ impl Observer for Recorder {
         panic!("nothing was parked");
     }
 
+    fn silent(self: Arc<Self>, _: SessionId) {}
     fn stalled(self: Arc<Self>, _: SessionId, _: bool) {
         panic!("HTTP/1.1 has no shared window");
     }

@@ -12,6 +12,7 @@ use tokio::time::Sleep;
 
 use super::Meter;
 use super::traffic::{FromPeer, ToPeer};
+use crate::connect::Fault;
 
 /// Passes everything through and tells the [`Meter`] of the frames in it.
 ///
@@ -30,6 +31,7 @@ pub(crate) struct MeteredIo<T> {
     /// Streams handed to h2 when reading last waited for writing.
     held_for: u64,
     broken: Option<Broken>,
+    fault: Fault,
 }
 
 /// How long the end of a connection that a write found broken may take to be read. That is there already as a rule, but
@@ -60,8 +62,15 @@ impl<T> MeteredIo<T> {
             to_peer: ToPeer::new(),
             held_for: 0,
             broken: None,
+            fault: Fault::default(),
             meter,
         }
+    }
+
+    /// What the transport tells of its failures.
+    pub(crate) fn with_fault(mut self, fault: Fault) -> Self {
+        self.fault = fault;
+        self
     }
 
     #[cfg(test)]
@@ -120,6 +129,12 @@ impl<T> MeteredIo<T> {
             }
             Poll::Ready(Ok(_)) => {}
             Poll::Ready(Err(error)) => {
+                // A transport that writes in parts, as TLS does record by record, may have sent some of it.
+                if self.fault.is_torn() {
+                    for piece in pieces.clone() {
+                        self.to_peer.feed(&self.meter, piece);
+                    }
+                }
                 self.break_off(error, cx);
                 return Poll::Ready(Ok(total(pieces)));
             }

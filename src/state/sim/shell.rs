@@ -229,7 +229,7 @@ impl Sim {
             Op::Claim(_) => return self.claim(place),
             Op::Cancel(_) => {
                 let returned = self.has_slot(waiter);
-                self.state.cancel(waiter, || now);
+                let _failure = self.state.cancel(waiter, || now);
                 self.model.left(waiter, returned);
             }
             Op::FirmUp(_) => {
