@@ -67,7 +67,9 @@ impl<O: Key> Dial<O> {
         };
         match opened {
             Ok(Opened::H2(session, driver)) => {
-                core.h1_only.lock().clear(&entry.key);
+                if self.order.h1_only {
+                    core.h1_only.lock().clear(&entry.key);
+                }
                 if let Some(id) = self.install(Protocol::H2, Wire::H2(session), false) {
                     drive_h2(*driver, entry, id).await;
                 }

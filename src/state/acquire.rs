@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::serve::Open;
 use super::session::Class;
-use super::waiters::{Lane, Status};
+use super::waiters::{Lane, Own, Status};
 use super::{Acquired, Caller, Claim, Failure, OriginState, SHARED, SessionId, WaiterId};
 
 impl<C: Clone> OriginState<C> {
@@ -73,13 +73,13 @@ impl<C: Clone> OriginState<C> {
         let regrouped =
             waiter.private != caller.private || (caller.private && runtime != Some(caller.runtime));
         waiter.private = caller.private;
-        let queued = matches!(waiter.status, Status::Queued) && !waiter.own;
+        let queued = matches!(waiter.status, Status::Queued) && waiter.own != Own::Dialing;
         if !queued || (runtime.is_some() && !regrouped) {
             return;
         }
         let now = clock();
         let now = self.advance(now);
-        if regrouped {
+        if regrouped && self.waiters.at(id.slot).own == Own::No {
             self.regroup(id.slot, caller);
         }
         self.replan(now);
@@ -106,7 +106,7 @@ impl<C: Clone> OriginState<C> {
         let group = waiter.group;
         let mut unseen = None;
         match waiter.status {
-            Status::Queued if !waiter.own => self.leave_queue(id, clock),
+            Status::Queued if waiter.own == Own::No => self.leave_queue(id, clock),
             Status::Held(session) => {
                 self.let_go(id, session);
                 self.give_back(session, clock);
@@ -115,10 +115,7 @@ impl<C: Clone> OriginState<C> {
                 self.waiters.remove(id);
                 self.give_back(session, clock);
             }
-            Status::Queued => {
-                self.waiters.remove(id);
-                self.leave_own(id);
-            }
+            Status::Queued => self.leave_own(id),
             Status::Revoked(_) | Status::Failed(_) => {
                 if let Status::Failed(failure) = self.waiters.remove(id) {
                     unseen = Some(failure);

@@ -8,8 +8,7 @@
 
 use std::time::Instant;
 
-use super::waiters::Status;
-use super::{Action, Caller, DialEnd, DialId, Failure, OriginState, Reason, SHARED, Session, WaiterId};
+use super::{Action, DialEnd, DialId, Failure, OriginState, SHARED, Session, SessionId};
 
 /// Sessions in a row that may end before serving anything until their callers fail.
 const EARLY_ENDS: u32 = 3;
@@ -28,7 +27,7 @@ impl<C: Clone> OriginState<C> {
         };
         let group = dial.group;
         match (dial.own, end) {
-            (Some(waiter), end) => self.end_own(waiter, end, now),
+            (Some(waiter), end) => self.end_own(waiter, end),
             (None, DialEnd::Failed(cause)) => {
                 let count = if dial.lone { None } else { Some(self.per_session()) };
                 self.dial_failed(group, count, cause, now);
@@ -46,11 +45,20 @@ impl<C: Clone> OriginState<C> {
         self.fail_covered(group, count, &Failure::Dial(cause));
     }
 
-    /// A session ended or said GOAWAY before it served anything.
-    pub(super) fn ended_early(&mut self, group: usize, failure: &Failure<C>, now: Instant) {
+    /// A session ended or said GOAWAY before it served anything. Those who have not claimed their slots on it hung on it
+    /// like those who queue.
+    pub(super) fn ended_early(&mut self, id: SessionId, group: usize, failure: &Failure<C>, now: Instant) {
         self.wasted(group, now);
-        if self.plan.failures >= EARLY_ENDS {
-            self.fail_covered(group, None, failure);
+        if self.plan.failures < EARLY_ENDS {
+            return;
+        }
+        self.fail_covered(group, None, failure);
+        if !self.is_live(id) {
+            for waiter in self.waiters.granted_on(id) {
+                if !self.can_serve(self.home_of(waiter)) {
+                    self.fail_one(waiter, failure.clone());
+                }
+            }
         }
     }
 
@@ -66,48 +74,6 @@ impl<C: Clone> OriginState<C> {
         self.actions.push_back(Action::Wasted);
     }
 
-    fn end_own(&mut self, waiter: WaiterId, end: DialEnd<C>, now: Instant) {
-        let Some(node) = self.waiters.get(waiter).filter(|_| !self.closed) else {
-            return;
-        };
-        let failure = match end {
-            DialEnd::Failed(cause) | DialEnd::H1Only(cause) => Failure::Dial(cause),
-            DialEnd::Aborted => Failure::Useless(Reason::Lost),
-        };
-        // Where the waiter has moved on to a runtime that lives, the dial is made again there.
-        let moved = node.runtime.filter(|_| matches!(failure, Failure::Useless(_)));
-        if let Some(runtime) = moved {
-            let (private, empty, soft) = (node.private, node.empty, node.soft);
-            let group = self.group_of(Caller {
-                runtime,
-                private,
-                empty,
-                soft,
-            });
-            if self.has_room_for_own(group) {
-                return self.start_dial(group, runtime, Some(waiter), now);
-            }
-        }
-        self.fail_one(waiter.slot, failure);
-    }
-
-    /// Those who wait for a session of their own fail with the pool's closing.
-    pub(super) fn fail_own_waiters(&mut self) {
-        let waiting: Vec<WaiterId> = self.dials.iter().filter_map(|(_, dial)| dial.own).collect();
-        for waiter in waiting {
-            let node = self.waiters.get(waiter);
-            if node.is_some_and(|node| matches!(node.status, Status::Queued)) {
-                self.fail_one(waiter.slot, Failure::Closed);
-            }
-        }
-        for slot in self.session_slots() {
-            if let Some(waiter) = self.sessions[slot].own.take() {
-                self.fail_one(waiter.slot, Failure::Closed);
-                self.tell_close(slot);
-            }
-        }
-    }
-
     fn note_failure(&mut self, now: Instant) {
         self.plan.failures = self.plan.failures.saturating_add(1);
         let doublings = (self.plan.failures - 1).min(16);
@@ -118,11 +84,24 @@ impl<C: Clone> OriginState<C> {
 
     /// Fails waiters that hung on what failed, unless a live session can still serve them.
     fn fail_covered(&mut self, group: usize, count: Option<u32>, failure: &Failure<C>) {
+        if !self.can_serve(group) {
+            self.fail_waiters(Some(group), count, failure);
+        }
+    }
+
+    /// The group of one who was granted a slot, and may have moved since.
+    fn home_of(&self, waiter: u32) -> usize {
+        let node = self.waiters.at(waiter);
+        let private = node.runtime.filter(|_| node.private);
+        let group = self.groups.iter().find(|(_, group)| group.runtime == private);
+        group.map_or(SHARED, |(slot, _)| slot)
+    }
+
+    /// Whether a live session may still serve those who wait in the group.
+    fn can_serve(&self, group: usize) -> bool {
         let alive = |(_, session): (usize, &Session)| {
             (session.group == group || session.group == SHARED) && session.can_serve()
         };
-        if !self.sessions.iter().any(alive) {
-            self.fail_waiters(Some(group), count, failure);
-        }
+        self.sessions.iter().any(alive)
     }
 }

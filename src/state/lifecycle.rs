@@ -3,7 +3,6 @@
 use std::time::Instant;
 
 use super::session::{Phase, Protocol, Reason, Session, SessionId};
-use super::waiters::Status;
 use super::{Action, DialEnd, DialId, Failure, OriginState, after, limits::UNKNOWN_STREAMS, reserve_first};
 
 impl<C: Clone> OriginState<C> {
@@ -20,11 +19,20 @@ impl<C: Clone> OriginState<C> {
         let gone = dial.own.is_some_and(|waiter| self.waiters.get(waiter).is_none());
         let unwanted = gone && !self.has_room_for_dial(group);
         if self.closed || unwanted {
+            self.replan(now);
             self.tidy_group(group);
             return None;
         }
         dial.own = dial.own.filter(|_| !gone);
-        self.learn_protocol(protocol, now);
+        // It was ordered before the origin was found to speak only HTTP/1.1: what it says is no news (P25).
+        let stale = protocol == Protocol::H2 && !dial.h1_only && self.plan.h1_only_until.is_some();
+        if stale && dial.own.is_none() {
+            self.replan(now);
+            return None;
+        }
+        if !stale {
+            self.learn_protocol(protocol, now);
+        }
         if dial.own.is_none() {
             // More were dialed than this protocol may have: HTTP/1.1 was expected, and h2 is spoken (P5).
             if self.groups[group].active >= self.bound() {
@@ -34,7 +42,9 @@ impl<C: Clone> OriginState<C> {
         }
         let slot = self.insert_session(&dial, protocol, now);
         if dial.own.is_none() {
-            self.drain_replaced(group, now);
+            if self.sessions[slot].allowed {
+                self.drain_replaced(group, now);
+            }
             self.serve(group);
         }
         self.replan(now);
@@ -52,7 +62,9 @@ impl<C: Clone> OriginState<C> {
         let session = &mut self.sessions[slot];
         let group = session.group;
         session.limit = limit;
-        session.allowed |= limit > 0;
+        let useful = limit > 0 && !session.allowed;
+        session.allowed |= useful;
+        let replaces = useful && session.phase == Phase::Active && session.retiring.is_none();
         if !session.ready {
             session.ready = true;
             if session.phase == Phase::Active && session.retiring.is_none() {
@@ -65,8 +77,8 @@ impl<C: Clone> OriginState<C> {
             (0, Some(_)) => {}
             _ => session.useful_by = None,
         }
-        let due = session.useful_by;
-        self.arm(due);
+        let dues = [session.useful_by, session.expires_at];
+        dues.into_iter().for_each(|due| self.arm(due));
         if !self.plan.h1 {
             self.plan.learned = Some(limit);
         }
@@ -76,6 +88,9 @@ impl<C: Clone> OriginState<C> {
         self.revoke_excess(slot);
         #[cfg(not(h2pool_seed = "limit_not_refiled"))]
         self.refile(slot);
+        if replaces {
+            self.drain_replaced(group, now);
+        }
         self.serve(group);
         self.replan(now);
     }
@@ -183,7 +198,7 @@ impl<C: Clone> OriginState<C> {
             self.drain(slot, reason, now);
             if judged {
                 self.sessions[slot].judged = true;
-                self.ended_early(group, &Failure::Dial(cause), now);
+                self.ended_early(id, group, &Failure::Dial(cause), now);
             }
             self.replan(now);
         }
@@ -220,7 +235,7 @@ impl<C: Clone> OriginState<C> {
             self.fail_one(waiter.slot, Failure::Dial(cause.clone()));
         }
         if early {
-            self.ended_early(group, &Failure::Dial(cause), now);
+            self.ended_early(id, group, &Failure::Dial(cause), now);
         }
         self.replan(now);
         Some(session.reason.unwrap_or(Reason::Lost))
@@ -260,6 +275,7 @@ impl<C: Clone> OriginState<C> {
         }
         session.phase = Phase::Draining;
         session.reason = Some(session.retiring.take().unwrap_or(reason));
+        session.drains_since = Some(now);
         session.drain_by = drain_by;
         session.probe_by = None;
         session.in_use -= std::mem::take(&mut session.parked);
@@ -355,7 +371,7 @@ impl<C: Clone> OriginState<C> {
         }
     }
 
-    /// A session opened: one that waited for its replacement makes way.
+    /// A session is open and may be used: one that waited for its replacement makes way (P17).
     fn drain_replaced(&mut self, group: usize, now: Instant) {
         let retiring = self.sessions.iter().find(|(_, session)| {
             session.group == group && session.retiring.is_some() && session.phase == Phase::Active
@@ -421,6 +437,7 @@ impl<C: Clone> OriginState<C> {
             useful_by: settings_by.filter(|_| !ready),
             probe_by: None,
             expires_at: after(now, age),
+            drains_since: None,
             drain_by: None,
             link: None,
             class: None,
@@ -436,42 +453,5 @@ impl<C: Clone> OriginState<C> {
         learned
             .unwrap_or(UNKNOWN_STREAMS)
             .min(self.limits.streams_per_session)
-    }
-
-    /// A session for one waiter alone: it drains from the start. A request with a body waits for SETTINGS that allow it.
-    fn give_own(&mut self, slot: usize, waiter: super::WaiterId) {
-        let session = &mut self.sessions[slot];
-        session.phase = Phase::Draining;
-        session.reason = Some(Reason::Worn);
-        session.streams = 1;
-        session.unused_since = None;
-        session.own = Some(waiter);
-        let settled = session.ready || self.waiters.at(waiter.slot).empty;
-        self.groups[session.group].draining += 1;
-        if settled {
-            self.grant_own(slot);
-        }
-    }
-
-    fn grant_own(&mut self, slot: usize) {
-        let id = self.session_id(slot);
-        let session = &mut self.sessions[slot];
-        if let Some(waiter) = session.own.take() {
-            session.in_use = 1;
-            self.waiters.at_mut(waiter.slot).status = Status::Granted(id);
-            self.actions.push_back(Action::Wake(waiter));
-        }
-    }
-
-    /// The waiter of a session of its own went away before it was granted.
-    pub(super) fn leave_own(&mut self, id: super::WaiterId) {
-        let own = self.sessions.iter().find(|(_, session)| session.own == Some(id));
-        if let Some((slot, _)) = own {
-            let drain_by = after(self.now, self.limits.drain_timeout);
-            self.sessions[slot].own = None;
-            self.sessions[slot].drain_by = drain_by;
-            self.arm(drain_by);
-            self.tell_close(slot);
-        }
     }
 }

@@ -29,6 +29,7 @@ pub mod h1_only;
 mod lifecycle;
 mod limits;
 mod load;
+mod own;
 mod plan;
 mod serve;
 mod session;
@@ -49,7 +50,7 @@ use slab::Slab;
 use load::LoadIndex;
 use plan::{Dial, Plan};
 use session::{Class, Session};
-use waiters::{Queue, Waiters};
+use waiters::{Fifo, Queue, Waiters};
 
 pub use limits::Limits;
 pub use plan::{DialEnd, DialId, DialOrder};
@@ -158,6 +159,8 @@ pub struct OriginState<C> {
     dials: Slab<Dial>,
     /// Waiters in queues, over all groups.
     queued: u32,
+    /// Waiters for sessions of their own for which there is no room yet.
+    pending_own: Fifo,
     /// Callers that have a slot and wait for the pool-wide permit.
     permits_awaited: u32,
     /// For the ids of sessions and dials.
@@ -183,6 +186,7 @@ impl<C: Clone> OriginState<C> {
             waiters: Waiters::new(),
             dials: Slab::new(),
             queued: 0,
+            pending_own: Fifo::default(),
             permits_awaited: 0,
             generation: 0,
             plan: Plan::new(seed),

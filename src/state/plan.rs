@@ -13,7 +13,6 @@
 use std::time::{Duration, Instant};
 
 use super::limits::UNKNOWN_STREAMS;
-use super::waiters::Status;
 use super::{Action, Caller, Failure, OriginState, Phase, Reason, RuntimeId, SHARED, Session, WaiterId};
 
 /// A dial, never confused with another that later uses the same slot.
@@ -53,6 +52,8 @@ pub(super) struct Dial {
     pub(super) started: Instant,
     /// It covers everybody who waits.
     pub(super) lone: bool,
+    /// It offers only `http/1.1`.
+    pub(super) h1_only: bool,
     /// The session is for this waiter alone (P23).
     pub(super) own: Option<WaiterId>,
     /// Its runtime has ended; it cannot come to anything.
@@ -124,20 +125,6 @@ impl<C: Clone> OriginState<C> {
         self.replan(now);
     }
 
-    /// Asks for a session that serves this caller alone and ends with it (P23). The id must be claimed or cancelled.
-    pub fn acquire_own(&mut self, caller: Caller, now: Instant) -> Option<WaiterId> {
-        let now = self.advance(now);
-        self.forget_h1_only(now);
-        let group = self.group_of(caller);
-        if self.closed || !self.has_room_for_own(group) {
-            return None;
-        }
-        let waiter = self.waiters.insert(caller, group, Status::Queued);
-        self.waiters.at_mut(waiter.slot).own = true;
-        self.start_dial(group, caller.runtime, Some(waiter), now);
-        Some(waiter)
-    }
-
     /// Until when the origin is known to speak only HTTP/1.1; `None`: it is not. Its h2 sessions take no more work,
     /// and dials offer only `http/1.1` and go in parallel (P25, P26).
     pub fn set_h1_only(&mut self, until: Option<Instant>, now: Instant) {
@@ -163,7 +150,7 @@ impl<C: Clone> OriginState<C> {
     }
 
     /// After the TTL the next dial offers h2 again, alone. Until an h2 session opens the bound stays that of HTTP/1.1.
-    fn forget_h1_only(&mut self, now: Instant) {
+    pub(super) fn forget_h1_only(&mut self, now: Instant) {
         if self.plan.h1_only_until.is_some_and(|until| until <= now) {
             (self.plan.h1_only_until, self.plan.learned) = (None, None);
         }
@@ -202,11 +189,8 @@ impl<C: Clone> OriginState<C> {
     pub(super) fn strand(&mut self, runtime: RuntimeId) {
         for (_, dial) in &mut self.dials {
             dial.orphaned |= dial.runtime == runtime;
-            let waiter = dial.own.and_then(|waiter| self.waiters.get_mut(waiter));
-            if let Some(waiter) = waiter.filter(|waiter| waiter.runtime == Some(runtime)) {
-                waiter.runtime = None;
-            }
         }
+        self.strand_own(runtime);
         let groups: Vec<usize> = self.groups.iter().map(|(slot, _)| slot).collect();
         for group in groups {
             let counts = &mut self.groups[group];
@@ -232,6 +216,7 @@ impl<C: Clone> OriginState<C> {
         }
         self.forget_h1_only(now);
         self.forget_failures(now);
+        self.dial_own(now);
         if self.groups.len() == 1 {
             return self.replan_group(SHARED, now);
         }
@@ -249,6 +234,7 @@ impl<C: Clone> OriginState<C> {
             }
             self.start_dial(group, runtime, None, now);
         }
+        self.make_room(group, now);
         let bound = self.bound();
         let group = &mut self.groups[group];
         if group.active + group.dialing >= group.warm.min(bound) {
@@ -277,7 +263,7 @@ impl<C: Clone> OriginState<C> {
         }
         let runtime = group.runtime_hint?;
         // Each dial that is more than the waiters need replaces a session that retires.
-        let replaced = group.dialing >= needed + group.retiring;
+        let replaced = group.dialing + self.replacements(slot) >= needed + group.retiring;
         let kept = if self.in_use(slot) {
             self.limits.min_sessions
         } else {
@@ -285,6 +271,21 @@ impl<C: Clone> OriginState<C> {
         };
         let enough = replaced && group.active + group.dialing >= group.warm.max(kept);
         (!enough).then_some(runtime)
+    }
+
+    /// Sessions that are open and whose servers have still to allow streams: then each replaces one that retires.
+    fn replacements(&self, slot: usize) -> u32 {
+        if self.groups[slot].retiring == 0 {
+            return 0;
+        }
+        let counts = |session: &&Session| {
+            session.group == slot
+                && session.phase == Phase::Active
+                && session.retiring.is_none()
+                && !session.allowed
+        };
+        let sessions = self.sessions.iter().map(|(_, session)| session);
+        super::slot_of(sessions.filter(counts).count())
     }
 
     /// Dials, those under way included, for those who wait and whom no session before its SETTINGS will serve.
@@ -311,6 +312,32 @@ impl<C: Clone> OriginState<C> {
         open < bound && open + group.draining < bound.saturating_mul(2)
     }
 
+    /// Where sessions that drain for as long as they like leave no room for those who wait, the one that began first ends
+    /// [`backoff_max`](super::Limits::backoff_max) after that (P5, P14).
+    fn make_room(&mut self, slot: usize, now: Instant) {
+        let (group, bound) = (&self.groups[slot], self.bound());
+        let open = group.active + group.dialing;
+        let full = open < bound && open + group.draining >= bound.saturating_mul(2);
+        if !full || self.limits.drain_timeout.is_some() || self.needed_dials(slot) <= group.dialing {
+            return;
+        }
+        let draining =
+            |(_, session): &(usize, &Session)| session.group == slot && session.drains_since.is_some();
+        let oldest = self.sessions.iter().filter(draining);
+        let oldest = oldest.min_by_key(|(_, session)| (!session.told, session.drains_since));
+        // One that was told to end makes room.
+        let Some((oldest, session)) = oldest.filter(|(_, session)| !session.told) else {
+            return;
+        };
+        let due = session
+            .drains_since
+            .and_then(|since| super::after(since, Some(self.limits.backoff_max)));
+        match due {
+            Some(due) if due > now => self.arm(Some(due)),
+            _ => self.tell_kill(oldest, session.reason.unwrap_or(Reason::Closed)),
+        }
+    }
+
     /// How many sessions a group may have.
     pub(super) fn bound(&self) -> u32 {
         if self.plan.h1 {
@@ -318,11 +345,6 @@ impl<C: Clone> OriginState<C> {
         } else {
             self.limits.max_sessions
         }
-    }
-
-    /// Whether one more session may serve one caller alone; they count among those that drain.
-    pub(super) fn has_room_for_own(&self, group: usize) -> bool {
-        self.groups[group].draining < self.limits.max_sessions
     }
 
     /// Whether requests have run in the group lately, so that `min_sessions` applies.
@@ -373,6 +395,7 @@ impl<C: Clone> OriginState<C> {
             runtime,
             started: now,
             lone,
+            h1_only,
             own,
             orphaned: false,
         };

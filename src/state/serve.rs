@@ -74,8 +74,13 @@ impl<C: Clone> OriginState<C> {
     pub(super) fn count_stream(&mut self, slot: usize) -> SessionId {
         let session = &mut self.sessions[slot];
         session.streams += 1;
-        if self.limits.is_worn(session.streams) && session.retiring.is_none() {
+        let worn = self.limits.is_worn(session.streams) && session.retiring.is_none();
+        if worn {
             session.expires_at = Some(self.now);
+        }
+        // The origin is in use from its first stream on.
+        let first = session.streams == 1 && self.limits.min_sessions > 0;
+        if worn || first {
             self.arm(Some(self.now));
         }
         self.refile(slot);

@@ -150,6 +150,8 @@ pub(super) struct Session {
     pub(super) probe_by: Option<Instant>,
     /// Rotation.
     pub(super) expires_at: Option<Instant>,
+    /// When it began to drain.
+    pub(super) drains_since: Option<Instant>,
     /// Draining ends by then.
     pub(super) drain_by: Option<Instant>,
     /// Its place in its group's index, with the index it is in.
@@ -179,6 +181,11 @@ impl Session {
     /// Whether nothing but its limit keeps it from new work.
     pub(super) fn takes_work(&self) -> bool {
         self.phase == Phase::Active && !self.stalled && self.held_until.is_none()
+    }
+
+    /// When its age has come: not before its SETTINGS, until which it has the time limit of a dial.
+    pub(super) fn due_to_expire(&self) -> Option<Instant> {
+        self.expires_at.filter(|_| self.ready)
     }
 
     /// Whether it takes work and its SETTINGS are still to come.

@@ -33,9 +33,10 @@ impl<C: Clone> OriginState<C> {
 
     /// Its age has come, or it is worn.
     fn expire(&mut self, slot: usize, now: Instant) {
-        if is_due(self.sessions[slot].expires_at, now) {
-            self.sessions[slot].expires_at = None;
-            let worn = self.limits.is_worn(self.sessions[slot].streams);
+        let session = &mut self.sessions[slot];
+        let worn = self.limits.is_worn(session.streams);
+        if is_due(session.due_to_expire(), now) || (worn && is_due(session.expires_at, now)) {
+            session.expires_at = None;
             let reason = if worn { Reason::Worn } else { Reason::Age };
             self.retire(slot, reason, now);
         }
@@ -126,8 +127,9 @@ impl<C: Clone> OriginState<C> {
             .and_then(|since| after(since, self.limits.idle_timeout));
         let replaced = session.retiring.is_some() && self.queued == 0;
         let past = replaced && is_due(self.lull_until(slot), now);
-        // While it is busy it is not idle, and neither is due; while slots are parked it is being probed.
-        let unused = session.parked == 0;
+        // While it is busy it is not idle, and neither is due; while slots are parked it is being probed, and while it has
+        // to become useful it has a time limit of its own.
+        let unused = session.parked == 0 && session.useful_by.is_none();
         (unused && (past || (is_due(due, now) && !kept))) || cfg!(h2pool_seed = "idle_unchecked")
     }
 
@@ -145,7 +147,7 @@ impl<C: Clone> OriginState<C> {
                 session.held_until,
                 session.useful_by,
                 session.probe_by,
-                session.expires_at,
+                session.due_to_expire(),
                 self.idle_check(slot),
             ],
         };

@@ -71,9 +71,19 @@ pub(super) struct Waiter<C> {
     pub(super) private: bool,
     pub(super) empty: bool,
     pub(super) soft: bool,
-    /// It waits for a session of its own, in no queue.
-    pub(super) own: bool,
+    pub(super) own: Own,
     pub(super) status: Status<C>,
+}
+
+/// Whether it waits for a session of its own (P23).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Own {
+    /// It waits in the queue of its group, as most do.
+    No,
+    /// It waits for room to dial, in a list of its own.
+    Pending,
+    /// It waits for its dial or its session, in no list.
+    Dialing,
 }
 
 /// Who goes first.
@@ -185,7 +195,7 @@ impl<C> Waiters<C> {
             private: caller.private,
             empty: caller.empty,
             soft: caller.soft,
-            own: false,
+            own: Own::No,
             status,
         });
         WaiterId {
@@ -232,6 +242,13 @@ impl<C> Waiters<C> {
             self.nodes = Slab::new();
         }
         node.status
+    }
+
+    /// Those who were granted a slot on this session and have not claimed it. O(n), and rare.
+    pub(super) fn granted_on(&self, id: SessionId) -> Vec<u32> {
+        let granted = |node: &Waiter<C>| matches!(node.status, Status::Granted(on) if on == id);
+        let nodes = self.nodes.iter().filter(|(_, node)| granted(node));
+        nodes.map(|(slot, _)| super::slot_of(slot)).collect()
     }
 
     /// Nobody is there, and may not be for long.
@@ -285,10 +302,25 @@ impl<C> Waiters<C> {
         list.len -= 1;
     }
 
+    /// Who comes next in its list.
+    pub(super) fn after(&self, slot: u32) -> Option<u32> {
+        Some(self.at(slot).next).filter(|next| *next != NONE)
+    }
+
+    /// The caller, where it is polled now; `None` while that is nowhere.
+    pub(super) fn caller(&self, slot: u32) -> Option<Caller> {
+        let node = self.at(slot);
+        Some(Caller {
+            runtime: node.runtime?,
+            private: node.private,
+            empty: node.empty,
+            soft: node.soft,
+        })
+    }
+
     /// The slots of a list, oldest first.
     pub(super) fn iter(&self, list: Fifo) -> impl Iterator<Item = u32> + '_ {
-        let next = move |slot: &u32| Some(self.at(*slot).next).filter(|slot| *slot != NONE);
-        std::iter::successors(list.head(), next)
+        std::iter::successors(list.head(), |slot| self.after(*slot))
     }
 
     /// The slots of a queue, oldest first.

@@ -208,3 +208,20 @@ async fn a_window_that_never_opens_ends_with_the_write_timeout() {
     assert_eq!(took.as_secs(), 5);
     assert_eq!(join(reading).await, stream);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_comes_after_one_that_was_cut_is_watched_too() {
+    // P30, P44: the first is still held, and nobody has looked at it.
+    let (pool, mut net) = net(H2Pool::builder().body_idle_timeout(Duration::from_secs(40)));
+    pool.warm(&origin("https://a"), 1).unwrap();
+    let mut peer = net.ready_peer(100).await;
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        let response = tokio::spawn(pool.request(get(uri("https://a/"))));
+        let stream = peer.next_headers().await.stream;
+        peer.send_headers(stream, 200, false).await;
+        held.push(response.await.unwrap().unwrap());
+        pass(81.0).await;
+        assert_eq!(pool.stats().streams, 0, "{} held", held.len());
+    }
+}

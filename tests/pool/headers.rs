@@ -272,3 +272,47 @@ async fn any_body_type_will_do() {
     let request = Request::post(server.uri("/echo")).body(boxed).unwrap();
     assert_eq!(join(fetch(&pool, request)).await.unwrap().body, "boxed");
 }
+
+#[tokio::test(start_paused = true)]
+async fn more_headers_than_there_may_be_are_an_error() {
+    // P32, P41: of one name over HTTP/1.1, and of many over HTTP/2, where the length is added.
+    let (pool, mut net) = net(H2Pool::builder());
+    let mut values = get(uri("http://a/"));
+    for _ in 0..25_000 {
+        values.headers_mut().append("x", "1".parse().unwrap());
+    }
+    let sent = fetch(&pool, values);
+    let _end = net.dial().await.accept(Version::HTTP_11);
+    settle().await;
+    if sent.is_finished() {
+        assert!(join(sent).await.unwrap_err().is_config());
+    }
+
+    let mut names = post(uri("https://a/"), "x");
+    for number in 0..24_576 {
+        let name: http::HeaderName = format!("x{number}").parse().unwrap();
+        names.headers_mut().append(name, "1".parse().unwrap());
+    }
+    let sent = fetch(&pool, names);
+    let _peer = net.ready_peer(10).await;
+    let error = join(sent).await.unwrap_err();
+    assert!(
+        error.is_config() && error.to_string().contains("headers"),
+        "{error}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn te_over_http1_is_named_by_connection() {
+    // P32, RFC 9110 §10.1.4
+    let (pool, mut net) = net(H2Pool::builder());
+    let mut request = get(uri("https://a/"));
+    request.headers_mut().insert("te", "trailers".parse().unwrap());
+    let _request = fetch(&pool, request);
+    let mut end = net.dial().await.accept(Version::HTTP_11);
+    let mut head = vec![0; 4096];
+    let length = end.read(&mut head).await.unwrap();
+    let head = String::from_utf8_lossy(&head[..length]).to_ascii_lowercase();
+    let says = |line: &str| head.lines().any(|said| said == line);
+    assert!(says("te: trailers") && says("connection: te"), "{head}");
+}

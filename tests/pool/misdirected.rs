@@ -81,3 +81,25 @@ async fn a_misdirected_request_whose_upload_goes_on_is_answered_as_it_is() {
     assert_eq!((read.status.as_u16(), &read.body[..]), (421, &b"not here"[..]));
     assert_eq!(net.dials().await.len(), 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn many_that_are_misdirected_at_once_each_get_a_session_of_their_own() {
+    // P5, P23: one after the other, as there may be no more.
+    let (pool, mut net) = net(H2Pool::builder().max_sessions(1));
+    let requests = [(); 3].map(|()| fetch(&pool, get(uri("https://a/"))));
+    let mut shared = net.ready_peer(10).await;
+    for _ in 0..3 {
+        let stream = shared.next_headers().await.stream;
+        shared.respond(stream, 421, b"not here").await;
+    }
+    for _ in 0..3 {
+        let mut own = net.ready_peer(10).await;
+        assert!(net.dials().await.is_empty());
+        let again = own.next_request().await;
+        own.respond(again.head.stream, 200, b"here").await;
+        own.until_closed().await;
+    }
+    for request in requests {
+        assert_eq!(join(request).await.unwrap().body, "here");
+    }
+}

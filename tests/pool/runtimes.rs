@@ -96,3 +96,22 @@ fn a_runtime_that_stands_still_keeps_no_deadline_of_another() {
     assert!(one.join().unwrap().unwrap_err().is_timeout());
     drop(two);
 }
+
+#[test]
+fn a_request_that_moves_to_another_runtime_after_its_grant_is_served_there() {
+    // P36: the session of the first, which stands still, serves nobody else.
+    let server = Server::builder().h2_max_streams(1).start_on_own_thread();
+    let pool = tls().max_sessions(1).build().unwrap();
+    let (here, there) = (single(), single());
+    let key = origin(&format!("https://{}", server.uri("/").authority().unwrap()));
+    let lease = here.block_on(pool.acquire(&key)).unwrap();
+    here.block_on(eventually("SETTINGS", || pool.sessions()[0].limit == 1));
+    let mut request = tokio_test::task::spawn(pool.request(get(server.uri("/bytes/1"))));
+    here.block_on(async {
+        assert!(request.poll().is_pending());
+        drop(lease);
+    });
+    assert!(request.is_woken());
+    let answer = there.block_on(within("an answer", request.into_inner()));
+    assert_eq!(answer.unwrap().status(), 200);
+}

@@ -56,6 +56,36 @@ async fn a_server_that_says_goaway_at_once_is_no_loop() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_body_that_waits_for_settings_fails_where_goaway_comes_with_them() {
+    // P3, P9, P14: the SETTINGS grant it a slot on a session that is gone before it looks.
+    for goaway in [true, false] {
+        let (pool, mut net) = net(H2Pool::builder().acquire_timeout(Duration::ZERO));
+        let request = fetch(&pool, post(uri("https://a/"), "body"));
+        let server = tokio::spawn(async move {
+            for dials in 1.. {
+                let mut peer = net.peer().await;
+                peer.silent();
+                let goaway = match goaway {
+                    true => frame::goaway(0, code::NO_ERROR, b""),
+                    false => Default::default(),
+                };
+                peer.expect_preface().await;
+                let last = [frame::settings(&streams(10)), goaway].concat();
+                peer.send_raw(&last).await;
+                drop(peer);
+                assert!(dials < 10, "{dials} dials for one request");
+            }
+        });
+        let (read, took) = timed(join(request)).await;
+        let error = read.unwrap_err();
+        assert!(error.is_connect() && error.is_unprocessed(), "{error:?}");
+        assert!(took < Duration::from_secs(5), "{took:?}");
+        assert!(!server.is_finished());
+        server.abort();
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_server_that_closes_before_it_serves_is_no_loop() {
     // P3, P9
     let (dials, error) = loop_of_sessions(25.0, |peer| async move { drop(peer) }).await;

@@ -2,7 +2,7 @@
 
 use super::super::load::NONE;
 use super::super::session::Class;
-use super::super::waiters::Status;
+use super::super::waiters::{Own, Status};
 use super::super::{OriginState, Phase, SHARED, WaiterId, after};
 
 impl<C: Clone + std::fmt::Debug> OriginState<C> {
@@ -140,7 +140,7 @@ impl<C: Clone + std::fmt::Debug> OriginState<C> {
             let mut len = 0;
             for waiter in self.waiters.queue(group.queue) {
                 let node = self.waiters.at(waiter);
-                assert!(matches!(node.status, Status::Queued) && node.group == slot && !node.own);
+                assert!(matches!(node.status, Status::Queued) && node.group == slot && node.own == Own::No);
                 assert!(last.is_none_or(|last| last < node.order), "first in, first out");
                 last = Some(node.order);
                 len += 1;
@@ -150,8 +150,9 @@ impl<C: Clone + std::fmt::Debug> OriginState<C> {
             queued += len;
         }
         assert_eq!(queued, self.queued, "queued");
-        let own =
-            |node: &&super::super::waiters::Waiter<C>| matches!(node.status, Status::Queued) && node.own;
+        let own = |node: &&super::super::waiters::Waiter<C>| {
+            matches!(node.status, Status::Queued) && node.own != Own::No
+        };
         let in_queues = self
             .waiters
             .all()
@@ -171,10 +172,23 @@ impl<C: Clone + std::fmt::Debug> OriginState<C> {
             .iter()
             .filter(|(_, session)| session.own.is_some())
             .count();
+        let pending = self.waiters.iter(self.pending_own).count();
         assert!(
-            own <= wanted + fresh,
-            "each session of a caller's own is being dialed, or waits for SETTINGS"
+            own <= wanted + fresh + pending,
+            "each session of a caller's own is being dialed, waits for SETTINGS, or for room"
         );
+        for waiter in self.waiters.iter(self.pending_own) {
+            assert_eq!(self.waiters.at(waiter).own, Own::Pending);
+            let Some(caller) = self.waiters.caller(waiter) else {
+                continue;
+            };
+            let group = self.known_group(caller).map(|group| &self.groups[group]);
+            let draining = group.map_or(0, |group| group.draining);
+            assert!(
+                draining >= self.limits.max_sessions,
+                "whoever waits for room finds none"
+            );
+        }
     }
 
     /// Nobody waits for what is free: the oldest in each queue cannot be served, softly held slots included.

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::super::waiters::Status;
+use super::super::waiters::{Own, Status};
 use super::super::{Group, Phase, RuntimeId, SessionId};
 use super::model::Seen;
 use super::shell::Sim;
@@ -127,7 +127,7 @@ impl Sim {
     /// Whoever fails, fails for a reason (P9): the origin is closed, or no session can serve it.
     fn check_wakes(&self) {
         for waiter in &self.woken {
-            let Some(node) = self.state.waiters.get(*waiter).filter(|node| !node.own) else {
+            let Some(node) = self.state.waiters.get(*waiter).filter(|node| node.own == Own::No) else {
                 continue;
             };
             let failed = matches!(node.status, Status::Failed(_));

@@ -1,6 +1,6 @@
 //! What the state says of itself, and what it must not forget.
 
-use super::super::{Acquired, Claim, DialEnd, Failure, Reason};
+use super::super::{Acquired, Claim, DialEnd, Reason, RuntimeId};
 use super::bench::{Bench, caller, on, secs, with_body};
 
 #[test]
@@ -282,11 +282,16 @@ fn a_session_of_ones_own_is_dialed_again_only_where_there_is_room() {
     let waiter = bench
         .run(|state, now| state.acquire_own(on(1), now))
         .expect("room");
-    let (_, dial) = (bench.dial(), bench.dial());
+    let (other, dial) = (bench.dial(), bench.dial());
     bench.run(|state, now| state.moved(waiter, on(2), || now));
     bench.run(|state, now| state.handle_dial_ended(dial, DialEnd::Aborted, now));
-    assert_eq!(bench.claim(waiter), Claim::Failed(Failure::Useless(Reason::Lost)));
-    assert_eq!(bench.claim(theirs), Claim::Pending);
+    assert_eq!(bench.claim(waiter), Claim::Pending);
+    assert!(bench.dials.is_empty());
+    bench.run(|state, now| state.handle_dial_ended(other, DialEnd::Failed("refused"), now));
+    assert!(matches!(bench.claim(theirs), Claim::Failed(_)));
+    assert_eq!(bench.dials[0].runtime, RuntimeId(2));
+    let session = bench.open(5);
+    assert_eq!(bench.granted(waiter), session);
 }
 
 #[test]

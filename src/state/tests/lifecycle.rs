@@ -325,10 +325,12 @@ fn streams_are_counted_and_the_last_one_brings_a_replacement() {
         bench.killed.is_empty(),
         "the replacement and the old session have their full time"
     );
+    assert_eq!(bench.take(), old, "which works on until the other may");
+    bench.settings(new, 10);
     assert_eq!(bench.take(), new);
     let streams: Vec<_> = bench.state.snapshot().map(|session| session.streams).collect();
-    assert_eq!(streams, [4, 1]);
-    for _ in 0..3 {
+    assert_eq!(streams, [5, 1]);
+    for _ in 0..4 {
         bench.release(old);
     }
     assert_eq!(bench.closed, [(old, Reason::Worn)]);

@@ -1,7 +1,7 @@
 //! Sessions of a caller's own, for misdirected requests (P23).
 
-use super::super::{Claim, Failure, Reason};
-use super::bench::{Bench, caller, secs, with_body};
+use super::super::{Claim, DialEnd, Failure, Reason, RuntimeId};
+use super::bench::{Bench, caller, on, secs, with_body};
 
 #[test]
 fn a_misdirected_request_gets_a_session_of_its_own() {
@@ -28,7 +28,6 @@ fn sessions_of_ones_own_are_bounded_and_no_connection_is_wasted() {
     let own = bench
         .run(|state, now| state.acquire_own(caller(), now))
         .expect("room");
-    assert_eq!(bench.run(|state, now| state.acquire_own(caller(), now)), None);
     bench.cancel(own);
     let session = bench.open(5);
     assert_eq!(
@@ -36,6 +35,70 @@ fn sessions_of_ones_own_are_bounded_and_no_connection_is_wasted() {
         session,
         "whoever asked has gone; the connection serves the next"
     );
+}
+
+#[test]
+fn who_finds_no_room_for_a_session_of_its_own_waits_for_it() {
+    // P5, P23: many requests may be misdirected at once.
+    let mut bench = Bench::new(|limits| limits.max_sessions = 1);
+    let mut own = || {
+        bench
+            .run(|state, now| state.acquire_own(caller(), now))
+            .expect("open")
+    };
+    let [first, second, third, fourth] = [own(), own(), own(), own()];
+    assert_eq!(bench.dials.len(), 1);
+    let session = bench.open(5);
+    assert_eq!(bench.granted(first), session);
+    assert_eq!(bench.claim(second), Claim::Pending);
+    bench.cancel(third);
+    bench.release(session);
+    bench.lose(session);
+    assert_eq!(bench.dials.len(), 1, "for the next");
+    bench.fail("refused");
+    assert!(matches!(bench.claim(second), Claim::Failed(Failure::Dial(_))));
+    let session = bench.open(5);
+    assert_eq!(bench.granted(fourth), session, "the third had gone");
+    bench.release(session);
+    bench.lose(session);
+    assert!(bench.dials.is_empty() && bench.state.is_unused());
+}
+
+#[test]
+fn who_waits_for_room_fails_with_the_pools_closing() {
+    // P20, P23
+    let mut bench = Bench::new(|limits| limits.max_sessions = 1);
+    let mut own = || {
+        bench
+            .run(|state, now| state.acquire_own(caller(), now))
+            .expect("open")
+    };
+    let waiters = [own(), own(), own()];
+    bench.run(|state, now| state.close(now, None));
+    for waiter in waiters {
+        assert_eq!(bench.claim(waiter), Claim::Failed(Failure::Closed));
+    }
+    assert_eq!(bench.run(|state, now| state.acquire_own(caller(), now)), None);
+}
+
+#[test]
+fn who_waits_for_room_on_a_runtime_that_ends_dials_where_it_is_polled_next() {
+    // P23, P36
+    let mut bench = Bench::new(|limits| limits.max_sessions = 1);
+    let first = bench
+        .run(|state, now| state.acquire_own(on(1), now))
+        .expect("open");
+    let second = bench
+        .run(|state, now| state.acquire_own(on(1), now))
+        .expect("open");
+    bench.run(|state, now| state.handle_runtime_ended(RuntimeId(1), now));
+    bench.end(DialEnd::Aborted);
+    assert!(matches!(bench.claim(first), Claim::Failed(_)));
+    assert!(bench.dials.is_empty(), "nobody can dial there");
+    bench.run(|state, now| state.moved(second, on(2), || now));
+    assert_eq!(bench.dials[0].runtime, RuntimeId(2));
+    let session = bench.open(5);
+    assert_eq!(bench.granted(second), session);
 }
 
 #[test]

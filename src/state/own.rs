@@ -1,0 +1,147 @@
+//! Sessions for one caller alone, who was misdirected on a shared one (P23).
+//!
+//! They drain from the start and count among those that do, which are bounded: who finds no room waits in a list of its
+//! own until one of those has ended. A request with a body waits for SETTINGS that allow it, too.
+//!
+//! ```text
+//!   Pending ── room ──▶ Dialing ── connected (with a body: SETTINGS) ──▶ granted
+//! ```
+
+use std::time::Instant;
+
+use super::waiters::{Own, Status};
+use super::{Action, Caller, DialEnd, Failure, OriginState, Phase, Reason, RuntimeId, WaiterId, after};
+
+impl<C: Clone> OriginState<C> {
+    /// Asks for a session that serves this caller alone and ends with it. The id must be claimed or cancelled. `None`: the
+    /// origin is closed.
+    pub fn acquire_own(&mut self, caller: Caller, now: Instant) -> Option<WaiterId> {
+        let now = self.advance(now);
+        if self.closed {
+            return None;
+        }
+        self.forget_h1_only(now);
+        let group = self.group_of(caller);
+        let waiter = self.waiters.insert(caller, group, Status::Queued);
+        self.await_room(waiter);
+        self.dial_own(now);
+        Some(waiter)
+    }
+
+    fn await_room(&mut self, waiter: WaiterId) {
+        self.waiters.at_mut(waiter.slot).own = Own::Pending;
+        self.waiters.push_back(&mut self.pending_own, waiter.slot);
+    }
+
+    /// Dials for those for whom there is room, the oldest first.
+    pub(super) fn dial_own(&mut self, now: Instant) {
+        let mut next = self.pending_own.head();
+        while let Some(slot) = next {
+            next = self.waiters.after(slot);
+            let Some(caller) = self.waiters.caller(slot) else {
+                continue;
+            };
+            let group = self.group_of(caller);
+            if self.groups[group].draining < self.limits.max_sessions {
+                self.waiters.unlink(&mut self.pending_own, slot);
+                self.waiters.at_mut(slot).own = Own::Dialing;
+                let waiter = self.waiters.id_at(slot);
+                self.start_dial(group, caller.runtime, Some(waiter), now);
+            } else if self.groups.len() == 1 {
+                return;
+            }
+        }
+    }
+
+    /// Its dial ended without a session.
+    pub(super) fn end_own(&mut self, waiter: WaiterId, end: DialEnd<C>) {
+        let Some(node) = self.waiters.get(waiter).filter(|_| !self.closed) else {
+            return;
+        };
+        let failure = match end {
+            // Where the waiter has moved on to a runtime that lives, the dial is made again there.
+            DialEnd::Aborted if node.runtime.is_some() => return self.await_room(waiter),
+            DialEnd::Aborted => Failure::Useless(Reason::Lost),
+            DialEnd::Failed(cause) | DialEnd::H1Only(cause) => Failure::Dial(cause),
+        };
+        self.fail_one(waiter.slot, failure);
+    }
+
+    /// The session is open.
+    pub(super) fn give_own(&mut self, slot: usize, waiter: WaiterId) {
+        let session = &mut self.sessions[slot];
+        session.phase = Phase::Draining;
+        session.drains_since = Some(self.now);
+        session.reason = Some(Reason::Worn);
+        session.streams = 1;
+        session.unused_since = None;
+        session.own = Some(waiter);
+        let settled = session.ready || self.waiters.at(waiter.slot).empty;
+        self.groups[session.group].draining += 1;
+        if settled {
+            self.grant_own(slot);
+        }
+    }
+
+    pub(super) fn grant_own(&mut self, slot: usize) {
+        let id = self.session_id(slot);
+        let session = &mut self.sessions[slot];
+        if let Some(waiter) = session.own.take() {
+            session.in_use = 1;
+            self.waiters.at_mut(waiter.slot).status = Status::Granted(id);
+            self.actions.push_back(Action::Wake(waiter));
+        }
+    }
+
+    /// The waiter goes away before it was granted.
+    pub(super) fn leave_own(&mut self, id: WaiterId) {
+        if self.waiters.at(id.slot).own == Own::Pending {
+            self.waiters.unlink(&mut self.pending_own, id.slot);
+        }
+        self.waiters.remove(id);
+        let own = self.sessions.iter().find(|(_, session)| session.own == Some(id));
+        if let Some((slot, _)) = own {
+            let drain_by = after(self.now, self.limits.drain_timeout);
+            self.sessions[slot].own = None;
+            self.sessions[slot].drain_by = drain_by;
+            self.arm(drain_by);
+            self.tell_close(slot);
+        }
+    }
+
+    /// Nobody dials on this runtime any more.
+    pub(super) fn strand_own(&mut self, runtime: RuntimeId) {
+        let dialing = self.dials.iter().filter_map(|(_, dial)| dial.own);
+        let pending = self.waiters.iter(self.pending_own);
+        let all: Vec<WaiterId> = pending
+            .map(|slot| self.waiters.id_at(slot))
+            .chain(dialing)
+            .collect();
+        for waiter in all {
+            if let Some(node) = self.waiters.get_mut(waiter) {
+                node.runtime = node.runtime.filter(|there| *there != runtime);
+            }
+        }
+    }
+
+    /// They fail with the pool's closing.
+    pub(super) fn fail_own_waiters(&mut self) {
+        while let Some(slot) = self.pending_own.head() {
+            self.waiters.unlink(&mut self.pending_own, slot);
+            self.fail_one(slot, Failure::Closed);
+        }
+        let waiting: Vec<WaiterId> = self.dials.iter().filter_map(|(_, dial)| dial.own).collect();
+        for waiter in waiting {
+            let node = self.waiters.get(waiter);
+            if node.is_some_and(|node| matches!(node.status, Status::Queued)) {
+                self.fail_one(waiter.slot, Failure::Closed);
+            }
+        }
+        for slot in self.session_slots() {
+            if let Some(waiter) = self.sessions[slot].own.take() {
+                self.fail_one(waiter.slot, Failure::Closed);
+                self.tell_close(slot);
+            }
+        }
+    }
+}
