@@ -151,7 +151,8 @@ impl<O: Key> Entry<O> {
         if !self.core.runtimes.any_private() {
             return;
         }
-        if let Some(at) = run(self, |inner| inner.rehome(runtime.id())) {
+        let now = clock::now();
+        if let Some(at) = run(self, |inner| inner.rehome(runtime.id(), now)) {
             // Whoever waits here keeps it from ending.
             let _armed = runtime.arm(at, self);
         }

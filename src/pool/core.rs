@@ -185,8 +185,19 @@ impl<O: Key> Core<O> {
 
     /// Remembers that an origin speaks only HTTP/1.1.
     pub(super) fn remember_h1_only(&self, key: &O, now: Instant) {
-        let remembered = self.h1_only.lock().mark(key, now);
+        let remembered = self.mark_h1_only(key, now);
         self.set_h1_only(key, remembered, now);
+    }
+
+    /// The same for an origin whose state is told by others. Returns until when. One that had to leave the memory for it is
+    /// offered HTTP/2 again with its next dial.
+    pub(super) fn mark_h1_only(&self, key: &O, now: Instant) -> Option<Instant> {
+        let marked = self.h1_only.lock().mark(key, now);
+        let (until, left) = marked?;
+        if let Some(entry) = left.and_then(|left| self.origins.get(&left)) {
+            run(&entry, |inner| inner.state.set_h1_only(None, now));
+        }
+        Some(until)
     }
 
     /// A server wants HTTP/1.1. What it says is remembered if it proved who it is (P25); otherwise the origin alone knows,

@@ -115,7 +115,7 @@ impl<O: Key> Dial<O> {
         let now = clock::now();
         // Where nothing else was offered, the answer proves nothing: what is remembered lasts no longer for it.
         let until = if h1_only && !self.order.h1_only {
-            entry.core.h1_only.lock().mark(&entry.key, now)
+            entry.core.mark_h1_only(&entry.key, now)
         } else {
             None
         };
@@ -214,6 +214,8 @@ async fn open<O: Key>(entry: &Entry<O>, order: DialOrder) -> Result<Opened, Erro
     let core = &entry.core;
     let offer = if order.h1_only {
         entry.tally.h1_only_hit();
+        // It is used, and not the first to be forgotten.
+        core.h1_only.lock().get(&entry.key, clock::now());
         Offer::H1
     } else {
         Offer::Any
@@ -253,7 +255,7 @@ async fn open_h1<O: Key>(
 /// HTTP/1.1 is the fallback's business, or nobody's.
 fn h1_elsewhere<O: Key>(entry: &Entry<O>, connection: &Connection) -> Error {
     if connection.authenticated {
-        entry.core.h1_only.lock().mark(&entry.key, clock::now());
+        entry.core.mark_h1_only(&entry.key, clock::now());
     }
     entry.core.only_h1()
 }

@@ -77,8 +77,10 @@ pub struct Inner<H, C> {
     handles: Vec<Option<H>>,
     /// By waiter slot.
     wakers: Vec<Option<Waker>>,
-    /// What the timer was last told.
+    /// The deadline that the timer was last told, by the state's time ..
     armed: Option<Instant>,
+    /// .. and by the clock of the runtime that keeps it.
+    armed_at: Option<Instant>,
     /// The single-thread runtime that keeps it, if it is one.
     armed_on: Option<RuntimeId>,
 }
@@ -91,6 +93,7 @@ impl<H: Handle, C: Clone> Shared<H, C> {
             handles: Vec::new(),
             wakers: Vec::new(),
             armed: None,
+            armed_at: None,
             armed_on: None,
         };
         Self {
@@ -206,17 +209,30 @@ impl<H: Handle, C: Clone> Inner<H, C> {
         let Some(due) = self.state.poll_timeout() else {
             return;
         };
+        let deadline = Deadline {
+            due,
+            latest: self.state.latest(),
+        };
         if !self.is_armed_for(due) {
             self.armed = Some(due);
-            effects.push(Effect::Arm(due));
+            effects.push(Effect::Arm(deadline));
         } else if let Some(keeper) = self.armed_on.filter(|_| anew) {
             // The keeper's timer may fire earlier, and does so for nothing then.
             self.armed = Some(due);
-            effects.push(Effect::ArmHere(due, keeper));
+            effects.push(Effect::ArmHere(deadline, keeper));
         }
     }
 
-    fn set_keeper(&mut self, keeper: Keeper) {
+    /// The timer fired, at this time of the runtime that keeps it: the state's time then.
+    fn fired(&mut self, now: Instant) -> Instant {
+        let come = self.armed_at.is_some_and(|at| at <= now);
+        let now = now.max(self.armed.filter(|_| come).unwrap_or(now));
+        self.forget_timer();
+        now
+    }
+
+    fn set_keeper(&mut self, keeper: Keeper, at: Instant) {
+        self.armed_at = Some(at);
         self.armed_on = match keeper {
             Keeper::Private(runtime) => Some(runtime),
             Keeper::Shared | Keeper::Nobody => None,
@@ -228,12 +244,14 @@ impl<H: Handle, C: Clone> Inner<H, C> {
 
     /// For a caller that waits on `runtime`: when its own timer is to be armed, since the one that keeps the deadline now
     /// belongs to another single-thread runtime, which may stand still.
-    pub(super) fn rehome(&mut self, runtime: RuntimeId) -> Option<Instant> {
+    pub(super) fn rehome(&mut self, runtime: RuntimeId, now: Instant) -> Option<Instant> {
         if self.armed_on.is_none_or(|keeper| keeper == runtime) {
             return None;
         }
         self.armed_on = Some(runtime);
-        self.armed
+        let latest = self.state.latest();
+        self.armed_at = self.armed.map(|due| Deadline { due, latest }.on_clock(now));
+        self.armed_at
     }
 
     /// Gives memory back once nothing is here.
@@ -268,7 +286,7 @@ pub fn run<E: Env, R>(env: &Arc<E>, decide: impl FnOnce(&mut Inner<E::Handle, E:
 pub fn timeout<E: Env>(env: &Arc<E>) {
     let now = env.now();
     run(env, |inner| {
-        inner.forget_timer();
+        let now = inner.fired(now);
         inner.state.handle_timeout(now);
     });
 }
@@ -276,6 +294,27 @@ pub fn timeout<E: Env>(env: &Arc<E>) {
 /// The timer that this origin had is lost; whoever uses the origin next arms another.
 pub(super) fn disarm<E: Env>(env: &Arc<E>) {
     run(env, Inner::forget_timer);
+}
+
+/// When the timer is to fire, by the state's time, and the latest time that the state has seen.
+///
+/// A runtime's clock may be behind that, if another one's was paused and ran ahead (P36). The state's time stands still
+/// then, until a timer fires as much later as it is to.
+#[derive(Clone, Copy, Debug)]
+struct Deadline {
+    due: Instant,
+    latest: Instant,
+}
+
+impl Deadline {
+    /// The same by a clock that shows `now`.
+    fn on_clock(self, now: Instant) -> Instant {
+        let left = self.due.saturating_duration_since(self.latest);
+        match now < self.latest {
+            true => now.checked_add(left).unwrap_or(self.due),
+            false => self.due,
+        }
+    }
 }
 
 /// Done after the unlock.
@@ -286,9 +325,9 @@ enum Effect<H> {
     Kill(H, Reason),
     Probe(H, SessionId),
     Wasted,
-    Arm(Instant),
+    Arm(Deadline),
     /// The same for a caller on another runtime than the one that keeps the deadline now, and that may stand still.
-    ArmHere(Instant, RuntimeId),
+    ArmHere(Deadline, RuntimeId),
 }
 
 impl<H: Handle> Effect<H> {
@@ -306,9 +345,10 @@ impl<H: Handle> Effect<H> {
             }
             Self::Wasted => env.wasted(),
             Self::ArmHere(_, keeper) if !env.is_elsewhere(keeper) => {}
-            Self::Arm(at) | Self::ArmHere(at, _) => {
+            Self::Arm(deadline) | Self::ArmHere(deadline, _) => {
+                let at = deadline.on_clock(env.now());
                 let keeper = E::arm(env, at);
-                env.shared().inner.lock().set_keeper(keeper);
+                env.shared().inner.lock().set_keeper(keeper, at);
             }
         }
     }

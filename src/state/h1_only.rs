@@ -35,8 +35,8 @@ impl<K: Clone + Eq + Hash> H1Only<K> {
         }
     }
 
-    /// Remembers an origin from `now` on for the TTL. Returns until when.
-    pub fn mark(&mut self, key: &K, now: Instant) -> Option<Instant> {
+    /// Remembers an origin from `now` on for the TTL. Returns until when, and who had to leave for it.
+    pub fn mark(&mut self, key: &K, now: Instant) -> Option<(Instant, Option<K>)> {
         if self.capacity == 0 || self.ttl.is_zero() {
             return None;
         }
@@ -51,12 +51,13 @@ impl<K: Clone + Eq + Hash> H1Only<K> {
             },
         );
         self.by_use.insert(self.uses, key.clone());
-        if self.entries.len() > self.capacity {
-            if let Some((_, oldest)) = self.by_use.pop_first() {
-                self.entries.remove(&oldest);
-            }
+        let full = self.entries.len() > self.capacity;
+        let left = if full { self.by_use.pop_first() } else { None };
+        let left = left.map(|(_, oldest)| oldest);
+        if let Some(oldest) = &left {
+            self.entries.remove(oldest);
         }
-        Some(until)
+        Some((until, left))
     }
 
     /// Until when an origin is remembered; counts as a use.
@@ -115,8 +116,8 @@ mod tests {
         cache.mark(&"a", t0);
         cache.mark(&"b", t0);
         assert!(cache.get(&"a", t0).is_some());
-        cache.mark(&"c", t0);
-        assert_eq!(cache.remembered(t0), 2);
+        let (_, left) = cache.mark(&"c", t0).unwrap();
+        assert_eq!((left, cache.remembered(t0)), (Some("b"), 2));
         assert!(
             cache.get(&"b", t0).is_none() && cache.get(&"a", t0).is_some() && cache.get(&"c", t0).is_some()
         );

@@ -227,6 +227,11 @@ impl<C: Clone> OriginState<C> {
         self.next_timeout
     }
 
+    /// The latest time seen.
+    pub fn latest(&self) -> Instant {
+        self.now
+    }
+
     /// Whether something has been armed since [`take_armed`](Self::take_armed), be it later than what is due first.
     #[inline]
     pub fn has_armed(&self) -> bool {

@@ -210,6 +210,29 @@ async fn the_memory_is_bounded() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_left_the_memory_is_offered_http2_again_and_what_is_used_stays() {
+    // P25: a dial is a use.
+    let builder = H2Pool::builder()
+        .h1_only_capacity(2)
+        .idle_timeout(Duration::from_secs(10));
+    let (pool, _server, offers) = offers(builder);
+    let ask = async |host: &str| {
+        join(fetch(&pool, get(uri(&format!("https://{host}/")))))
+            .await
+            .unwrap();
+        pass(20.0).await;
+        std::mem::take(&mut *offers.lock())
+    };
+    assert_eq!(ask("a").await, [Offer::Any]);
+    assert_eq!(ask("b").await, [Offer::Any]);
+    assert_eq!(ask("a").await, [Offer::H1]);
+    assert_eq!(ask("c").await, [Offer::Any]);
+    let remembered = ["https://a", "https://b", "https://c"].map(|key| pool.is_h1_only(&origin(key)));
+    assert_eq!(remembered, [true, false, true]);
+    assert_eq!(ask("b").await, [Offer::Any]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn only_an_authenticated_server_is_believed() {
     // P25
     let (pool, mut net) = net(H2Pool::builder());

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use h2pool::connect::memory::pair;
+use h2pool::connect::{Connection, from_fn};
 use h2pool::{Error, H2Pool, Origin};
 use http::Version;
 
@@ -114,4 +115,62 @@ fn a_request_that_moves_to_another_runtime_after_its_grant_is_served_there() {
     assert!(request.is_woken());
     let answer = there.block_on(within("an answer", request.into_inner()));
     assert_eq!(answer.unwrap().status(), 200);
+}
+
+/// A single-thread runtime with a clock of its own, which jumps to the next timer when nothing else is to be done.
+fn paused() -> tokio::runtime::Runtime {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_all().start_paused(true).build().unwrap()
+}
+
+#[test]
+fn a_clock_that_ran_ahead_holds_nobody_back_on_the_next_runtime() {
+    // P36: two tests in a row that use one static pool. The state's time is ahead, and back-offs take as long as ever.
+    let connector =
+        from_fn(|_: &Origin, _| std::future::ready(Err::<Connection, _>(Error::connect("refused"))));
+    let pool = H2Pool::builder().connector(connector).build().unwrap();
+    for (runtime, runs_ahead) in [(paused(), true), (paused(), true), (single(), false)] {
+        runtime.block_on(async {
+            let before = now();
+            for _ in 0..3 {
+                let error = join(fetch(&pool, get(uri("https://a/")))).await.unwrap_err();
+                assert!(error.is_connect(), "{error:?}");
+            }
+            let took = now() - before;
+            assert!(took < Duration::from_secs(5), "{took:?}");
+            if runs_ahead {
+                tokio::time::sleep(Duration::from_secs(3600)).await;
+                join(fetch(&pool, get(uri("https://a/")))).await.unwrap_err();
+            }
+        });
+    }
+}
+
+#[test]
+fn sessions_idle_out_where_a_clock_ran_ahead_before() {
+    // P16, P36
+    for runtime in [paused, single] {
+        let pool = H2Pool::builder();
+        let (connector, mut listener) = pair::<Origin>();
+        let pool = pool
+            .connector(connector)
+            .idle_timeout(Duration::from_millis(200))
+            .build()
+            .unwrap();
+        paused().block_on(async {
+            tokio::time::sleep(Duration::from_secs(3600)).await;
+            pool.warm(&origin("https://a"), 1).unwrap();
+            let _dial = within("a dial", listener.accept()).await.unwrap();
+        });
+        runtime().block_on(async {
+            let request = fetch(&pool, get(uri("https://a/")));
+            let dial = within("a dial", listener.accept()).await.unwrap();
+            let mut peer = Peer::new(dial.accept(Version::HTTP_2));
+            peer.handshake(&[]).await;
+            peer.answer_one(b"ok").await.unwrap();
+            join(request).await.unwrap();
+            within("it idles out", peer.until_closed()).await;
+            assert_eq!(pool.stats().sessions_closed.idle, 1);
+        });
+    }
 }
