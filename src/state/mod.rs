@@ -159,8 +159,8 @@ pub struct OriginState<C> {
     dials: Slab<Dial>,
     /// Waiters in queues, over all groups.
     queued: u32,
-    /// Waiters for sessions of their own for which there is no room yet.
-    pending_own: Fifo,
+    /// Waiters for sessions of their own for which there is no room yet. One word, as there are rarely any (P39).
+    pending_own: Option<Box<Fifo>>,
     /// Callers that have a slot and wait for the pool-wide permit.
     permits_awaited: u32,
     /// For the ids of sessions and dials.
@@ -186,7 +186,7 @@ impl<C: Clone> OriginState<C> {
             waiters: Waiters::new(),
             dials: Slab::new(),
             queued: 0,
-            pending_own: Fifo::default(),
+            pending_own: None,
             permits_awaited: 0,
             generation: 0,
             plan: Plan::new(seed),

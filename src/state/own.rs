@@ -30,12 +30,28 @@ impl<C: Clone> OriginState<C> {
 
     fn await_room(&mut self, waiter: WaiterId) {
         self.waiters.at_mut(waiter.slot).own = Own::Pending;
-        self.waiters.push_back(&mut self.pending_own, waiter.slot);
+        let pending = self.pending_own.get_or_insert_default();
+        self.waiters.push_back(pending, waiter.slot);
+    }
+
+    /// Those for whom there is no room, the oldest first.
+    pub(super) fn pending_own(&self) -> impl Iterator<Item = u32> + '_ {
+        let pending = self.pending_own.as_deref().copied().unwrap_or_default();
+        self.waiters.iter(pending)
+    }
+
+    fn leave_pending(&mut self, slot: u32) {
+        if let Some(pending) = &mut self.pending_own {
+            self.waiters.unlink(pending, slot);
+            if pending.is_empty() {
+                self.pending_own = None;
+            }
+        }
     }
 
     /// Dials for those for whom there is room, the oldest first.
     pub(super) fn dial_own(&mut self, now: Instant) {
-        let mut next = self.pending_own.head();
+        let mut next = self.pending_own.as_ref().and_then(|pending| pending.head());
         while let Some(slot) = next {
             next = self.waiters.after(slot);
             let Some(caller) = self.waiters.caller(slot) else {
@@ -43,7 +59,7 @@ impl<C: Clone> OriginState<C> {
             };
             let group = self.group_of(caller);
             if self.groups[group].draining < self.limits.max_sessions {
-                self.waiters.unlink(&mut self.pending_own, slot);
+                self.leave_pending(slot);
                 self.waiters.at_mut(slot).own = Own::Dialing;
                 let waiter = self.waiters.id_at(slot);
                 self.start_dial(group, caller.runtime, Some(waiter), now);
@@ -96,7 +112,7 @@ impl<C: Clone> OriginState<C> {
     /// The waiter goes away before it was granted.
     pub(super) fn leave_own(&mut self, id: WaiterId) {
         if self.waiters.at(id.slot).own == Own::Pending {
-            self.waiters.unlink(&mut self.pending_own, id.slot);
+            self.leave_pending(id.slot);
         }
         self.waiters.remove(id);
         let own = self.sessions.iter().find(|(_, session)| session.own == Some(id));
@@ -112,8 +128,8 @@ impl<C: Clone> OriginState<C> {
     /// Nobody dials on this runtime any more.
     pub(super) fn strand_own(&mut self, runtime: RuntimeId) {
         let dialing = self.dials.iter().filter_map(|(_, dial)| dial.own);
-        let pending = self.waiters.iter(self.pending_own);
-        let all: Vec<WaiterId> = pending
+        let all: Vec<WaiterId> = self
+            .pending_own()
             .map(|slot| self.waiters.id_at(slot))
             .chain(dialing)
             .collect();
@@ -126,8 +142,9 @@ impl<C: Clone> OriginState<C> {
 
     /// They fail with the pool's closing.
     pub(super) fn fail_own_waiters(&mut self) {
-        while let Some(slot) = self.pending_own.head() {
-            self.waiters.unlink(&mut self.pending_own, slot);
+        let pending: Vec<u32> = self.pending_own().collect();
+        for slot in pending {
+            self.leave_pending(slot);
             self.fail_one(slot, Failure::Closed);
         }
         let waiting: Vec<WaiterId> = self.dials.iter().filter_map(|(_, dial)| dial.own).collect();

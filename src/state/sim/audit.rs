@@ -172,12 +172,12 @@ impl<C: Clone + std::fmt::Debug> OriginState<C> {
             .iter()
             .filter(|(_, session)| session.own.is_some())
             .count();
-        let pending = self.waiters.iter(self.pending_own).count();
+        let pending = self.pending_own().count();
         assert!(
             own <= wanted + fresh + pending,
             "each session of a caller's own is being dialed, waits for SETTINGS, or for room"
         );
-        for waiter in self.waiters.iter(self.pending_own) {
+        for waiter in self.pending_own() {
             assert_eq!(self.waiters.at(waiter).own, Own::Pending);
             let Some(caller) = self.waiters.caller(waiter) else {
                 continue;
