@@ -20,6 +20,8 @@ async fn whoever_stops_waiting_leaves_the_queue_at_once() {
     let pool = tls().max_sessions(1).build().unwrap();
     let running = fetch(&pool, get(server.uri("/gate")));
     server.gate("").until_waiting(1).await;
+    // Before that a request without a body would go out.
+    eventually("SETTINGS", || pool.sessions()[0].limit == 1).await;
 
     let aborted = fetch(&pool, named(get(server.uri("/")), 1));
     eventually("one waits", || pool.stats().waiters == 1).await;
