@@ -154,6 +154,8 @@ pub mod state;
 #[cfg(not(h2pool_loom))]
 mod stats;
 mod sync;
+#[cfg(not(h2pool_loom))]
+mod timer;
 
 /// What loom checks: the production state, the origin's mutex and the lease, on loom's primitives.
 #[cfg(h2pool_loom)]

@@ -9,12 +9,11 @@ use std::time::Instant;
 use pin_project_lite::pin_project;
 use tokio::runtime::{Handle, Id};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::Sleep;
 
 use super::core::closed;
 use super::entry::Entry;
 use super::lease::{Queue, Quick, Refusal, Right, Slot};
-use super::runtime::{Runtime, outside};
+use super::runtime::Runtime;
 use super::settings::some;
 use super::shared::run;
 use crate::clock;
@@ -22,6 +21,7 @@ use crate::error::{Error, Kind};
 use crate::origin::Key;
 use crate::state::{Caller, Failure};
 use crate::stats::{Left, Tally};
+use crate::timer::{Timer, outside};
 
 /// A slot, with the permit of `limit_concurrency` where that is on.
 pub(crate) struct Held<O: Key> {
@@ -252,10 +252,9 @@ pin_project! {
     pub(super) struct Waited {
         // It was let into the queue, or had its turn already: a full one does not turn it away any more.
         let_in: bool,
-        // Runs from where it first had to wait, on the runtime where it was polled last.
+        // Runs from where it first had to wait.
         #[pin]
-        sleep: Option<Sleep>,
-        home: Option<Id>,
+        timer: Timer,
     }
 }
 
@@ -287,19 +286,10 @@ impl Waited {
         let Some(timeout) = some(entry.core.config.acquire_timeout) else {
             return Poll::Pending;
         };
-        let mut this = self.project();
-        let moved = here.is_some() && here != *this.home;
-        let anew = match this.sleep.as_ref().as_pin_ref() {
-            None => Some(tokio::time::sleep(timeout)),
-            Some(sleep) => moved.then(|| tokio::time::sleep_until(sleep.deadline())),
-        };
-        if anew.is_some() {
-            *this.home = here;
-            this.sleep.set(anew);
+        match here {
+            Some(here) => self.project().timer.poll(timeout, here, cx),
+            None => Poll::Pending,
         }
-        this.sleep
-            .as_pin_mut()
-            .map_or(Poll::Pending, |sleep| sleep.poll(cx))
     }
 }
 

@@ -17,11 +17,12 @@ use std::time::Instant;
 
 use futures_util::task::AtomicWaker;
 use parking_lot::{Mutex, RwLock};
-use tokio::runtime::{Handle, RuntimeFlavor, TryCurrentError};
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::time::Sleep;
 
 use crate::error::Error;
 use crate::state::RuntimeId;
+use crate::timer::outside;
 
 /// Something with deadlines.
 pub(super) trait Timed: Send + Sync + 'static {
@@ -202,11 +203,6 @@ impl Runtimes {
         drop(list);
         gone.is_some()
     }
-}
-
-/// The error of whoever polls outside of any runtime.
-pub(super) fn outside(error: TryCurrentError) -> Error {
-    Error::config("h2pool was used outside a tokio runtime").with_source(error)
 }
 
 /// Deadlines, earliest first; one for each origin.

@@ -1,23 +1,21 @@
 //! A wait that is bounded, as the phases of a request are.
 
-use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::time::Sleep;
-
 use crate::error::{Error, Kind};
+use crate::timer::Timer;
 
 /// Runs from its first poll to the next [`reset`](Self::reset). Without a limit it never ends, and costs nothing.
 pub(super) struct Bound {
     limit: Option<Duration>,
-    sleep: Option<Pin<Box<Sleep>>>,
+    timer: Option<Pin<Box<Timer>>>,
 }
 
 impl Bound {
     pub(super) fn new(limit: Option<Duration>) -> Self {
-        Self { limit, sleep: None }
+        Self { limit, timer: None }
     }
 
     /// It never ends.
@@ -26,19 +24,21 @@ impl Bound {
     }
 
     /// There was progress.
-    #[cfg(feature = "http1")]
     pub(super) fn reset(&mut self) {
-        self.sleep = None;
+        self.timer = None;
     }
 
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Ready with what is `late`, or with the error of whoever waits outside of any runtime. It waits for something that
+    /// was sent.
+    pub(super) fn poll(&mut self, late: impl FnOnce() -> Error, cx: &mut Context<'_>) -> Poll<Error> {
         let Some(limit) = self.limit else {
             return Poll::Pending;
         };
-        let sleep = self
-            .sleep
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
-        sleep.as_mut().poll(cx)
+        let timer = self.timer.get_or_insert_default();
+        Poll::Ready(match ready!(timer.as_mut().poll_here(limit, cx)) {
+            Ok(()) => late(),
+            Err(outside) => outside.with_unprocessed(false),
+        })
     }
 }
 

@@ -17,6 +17,7 @@ use h2::{RecvStream, SendStream};
 use http::header::CONTENT_LENGTH;
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
+use tokio::runtime::Handle;
 
 use super::body::Body;
 use super::bound::{Bound, late_headers};
@@ -30,6 +31,7 @@ use super::outgoing::Outgoing;
 use super::tail::{Tail, Uploading, Upstream};
 use super::upload::{Cut, Upload};
 use crate::error::{Error, Kind};
+use crate::timer::outside;
 
 /// The phases of a request that have a time limit.
 #[derive(Clone, Copy, Debug, Default)]
@@ -112,14 +114,16 @@ impl Sending {
         body: &mut Option<Outgoing>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Response<Body>, Failure>> {
-        Poll::Ready(match ready!(self.poll_answer(body, cx)) {
-            Ok(Ok(response)) => Ok(self.deliver(response, body)),
-            Ok(Err(error)) => Err(self.failed(error)),
-            Err(error) => {
-                self.give_up();
-                Err(Failure::Failed(error))
-            }
-        })
+        let error = match ready!(self.poll_answer(body, cx)) {
+            Ok(Ok(response)) => match self.rest(body) {
+                Ok(rest) => return Poll::Ready(Ok(self.deliver(response, rest))),
+                Err(error) => error,
+            },
+            Ok(Err(error)) => return Poll::Ready(Err(self.failed(error))),
+            Err(error) => error,
+        };
+        self.give_up();
+        Poll::Ready(Err(Failure::Failed(error)))
     }
 
     fn poll_answer(&mut self, body: &mut Option<Outgoing>, cx: &mut Context<'_>) -> Poll<Answer> {
@@ -149,7 +153,7 @@ impl Sending {
             }
             ready!(tail.control().meter.poll_written(tail.id(), cx));
         }
-        self.patient.poll(cx).map(|()| Err(late_headers()))
+        self.patient.poll(late_headers, cx).map(Err)
     }
 
     /// The stream is over, or goes on in other hands.
@@ -193,9 +197,21 @@ impl Sending {
         failure
     }
 
-    fn deliver(&mut self, mut response: Response<RecvStream>, body: &mut Option<Outgoing>) -> Response<Body> {
+    /// What the response leaves of the upload, with the runtime that is to go on with it.
+    fn rest(&mut self, body: &mut Option<Outgoing>) -> Result<Option<(Handle, Upload, Outgoing)>, Error> {
         // A body that was sent whole stays with the caller, who may have to send it again (P23).
-        let upload = self.upload.take().and_then(|upload| Some((upload, body.take()?)));
+        let Some((upload, body)) = self.upload.take().and_then(|upload| Some((upload, body.take()?))) else {
+            return Ok(None);
+        };
+        let here = Handle::try_current().map_err(|error| outside(error).with_unprocessed(false))?;
+        Ok(Some((here, upload, body)))
+    }
+
+    fn deliver(
+        &mut self,
+        mut response: Response<RecvStream>,
+        rest: Option<(Handle, Upload, Outgoing)>,
+    ) -> Response<Body> {
         let Some(tail) = self.settle() else {
             return response.map(|_| Body::empty());
         };
@@ -210,7 +226,7 @@ impl Sending {
         }
         let (length, uploads) = (body_length(&response, self.head), self.uploads);
         control.informant.inform(response.extensions_mut(), reused);
-        response.map(|incoming| match upload {
+        response.map(|incoming| match rest {
             None if incoming.is_end_stream() => {
                 // First h2 forgets the stream, then the slot is free.
                 drop(incoming);
@@ -218,9 +234,9 @@ impl Sending {
                 Body::empty()
             }
             None => Body::h2(incoming, Upstream::Done(tail), uploads, length),
-            Some((upload, outgoing)) => {
+            Some((here, upload, outgoing)) => {
                 let tail = Arc::new(tail);
-                let task = tokio::spawn(finish_upload(upload, outgoing, tail.clone()));
+                let task = here.spawn(finish_upload(upload, outgoing, tail.clone()));
                 let task = Uploading::new(task.abort_handle());
                 Body::h2(incoming, Upstream::Running(tail, task), uploads, length)
             }

@@ -58,9 +58,9 @@ impl H1Body {
             return Poll::Ready(None);
         };
         match Pin::new(incoming).poll_frame(cx) {
-            Poll::Pending => self.idle.poll(cx).map(|()| {
+            Poll::Pending => self.idle.poll(idle_body, cx).map(|late| {
                 self.finish();
-                Some(Err(idle_body()))
+                Some(Err(late.in_body()))
             }),
             Poll::Ready(Some(Ok(frame))) => {
                 self.idle.reset();

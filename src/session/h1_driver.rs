@@ -177,12 +177,17 @@ impl Wire {
         let stalled = self
             .stalled
             .get_or_insert_with(|| Bound::new(control.write_timeout()));
-        stalled.poll(cx).map(|()| {
-            let message = "the server took nothing for `write_timeout` while the request was sent";
-            control.kill(Error::new(Kind::Timeout, message));
-            Err(io::Error::new(io::ErrorKind::TimedOut, message))
+        stalled.poll(stalled_write, cx).map(|error| {
+            control.kill(error.clone());
+            Err(io::Error::new(io::ErrorKind::TimedOut, error))
         })
     }
+}
+
+/// The transport took nothing.
+fn stalled_write() -> Error {
+    let message = "the server took nothing for `write_timeout` while the request was sent";
+    Error::new(Kind::Timeout, message)
 }
 
 impl AsyncRead for Wire {

@@ -129,9 +129,9 @@ impl Sending {
         if self.patient.is_off() || !tail.progress.is_written() {
             return Poll::Pending;
         }
-        ready!(self.patient.poll(cx));
+        let late = ready!(self.patient.poll(late_headers, cx));
         self.give_up();
-        Poll::Ready(Err(Failure::Failed(late_headers())))
+        Poll::Ready(Err(Failure::Failed(late)))
     }
 
     /// hyper's answer. A request that is handed over at the very end of a connection may be forgotten in hyper's queue,

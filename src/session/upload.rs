@@ -5,16 +5,14 @@
 //! window from others, and uploads that wait for it take turns (P30). The request half is over when h2 accepts
 //! END_STREAM with capacity assigned to all data before it (P2).
 
-use std::future::Future;
-use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use h2::{Reason, SendStream};
 use http::HeaderMap;
-use tokio::time::Sleep;
 
+use super::bound::Bound;
 use super::head::trailers_for_h2;
 use super::outgoing::Outgoing;
 use crate::error::{Error, Kind};
@@ -31,8 +29,8 @@ pub(super) struct Upload {
     chunk: Bytes,
     /// Bytes still to come, where `content-length` says.
     left: Option<u64>,
-    write_timeout: Option<Duration>,
-    stalled: Option<Pin<Box<Sleep>>>,
+    /// The wait for the window.
+    stalled: Bound,
 }
 
 /// How an upload ends early.
@@ -54,8 +52,7 @@ impl Upload {
             stream,
             chunk: Bytes::new(),
             left: length,
-            write_timeout,
-            stalled: None,
+            stalled: Bound::new(write_timeout),
         }
     }
 
@@ -85,7 +82,7 @@ impl Upload {
             }
             let Poll::Ready(frame) = body.poll_frame(cx) else {
                 self.stream.reserve_capacity(0);
-                self.stalled = None;
+                self.stalled.reset();
                 return Poll::Pending;
             };
             let frame = match frame {
@@ -128,7 +125,7 @@ impl Upload {
             },
             granted => granted,
         };
-        self.stalled = None;
+        self.stalled.reset();
         let part = self.chunk.split_to(granted.min(self.chunk.len()));
         let end = last && self.chunk.is_empty();
         Poll::Ready(self.send(part, end).map(|()| end))
@@ -158,18 +155,19 @@ impl Upload {
 
     /// A write must make progress within `write_timeout`.
     fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Cut>> {
-        let Some(timeout) = self.write_timeout.filter(|_| !self.chunk.is_empty()) else {
+        if self.chunk.is_empty() {
             return Poll::Pending;
-        };
-        let sleep = self
-            .stalled
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
-        sleep.as_mut().poll(cx).map(|()| {
-            let message =
-                "the server's window stayed shut for `write_timeout` while the request body was sent";
-            Err(Cut::Ours(Error::new(Kind::Timeout, message)))
-        })
+        }
+        self.stalled
+            .poll(shut_window, cx)
+            .map(|error| Err(Cut::Ours(error)))
     }
+}
+
+/// The server allowed nothing.
+fn shut_window() -> Error {
+    let message = "the server's window stayed shut for `write_timeout` while the request body was sent";
+    Error::new(Kind::Timeout, message)
 }
 
 /// The body keeps another length than it promised.

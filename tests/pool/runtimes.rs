@@ -1,17 +1,100 @@
 //! Runtimes that come and go, or stand still: what the origin's timer does then (P16, P36). In real time, since a paused clock
 //! belongs to one runtime.
 
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures_util::task::noop_waker;
 use h2pool::connect::memory::pair;
 use h2pool::connect::{Connection, from_fn};
 use h2pool::{Error, H2Pool, Origin};
 use http::Version;
+use tokio::runtime::Runtime;
 
-use crate::support::peer::Peer;
+use crate::support::client::upload;
+use crate::support::peer::{Peer, code};
 use crate::support::server::Server;
 use crate::support::within;
 use crate::util::*;
+
+/// A pool with every time limit of a request, and a session on `runtime` that has answered once.
+fn warm(runtime: &Runtime) -> (H2Pool, Peer) {
+    let (connector, mut listener) = pair::<Origin>();
+    let limit = Duration::from_secs(25);
+    let builder = H2Pool::builder().connector(connector).header_timeout(limit);
+    let pool = builder.write_timeout(limit).build().unwrap();
+    let peer = runtime.block_on(async {
+        let request = fetch(&pool, get(uri("https://a/")));
+        let mut peer = Peer::new(listener.accept().await.unwrap().accept(Version::HTTP_2));
+        peer.handshake(&streams(10)).await;
+        peer.answer_one(b"ok").await.unwrap();
+        join(request).await.unwrap();
+        peer
+    });
+    (pool, peer)
+}
+
+/// Polls it once, by hand.
+fn poll_once<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
+    future.poll(&mut Context::from_waker(&noop_waker()))
+}
+
+#[test]
+fn a_request_goes_on_where_it_is_polled_next() {
+    // P36: `header_timeout` runs for the one, `write_timeout` for the other, when the runtime of their timers ends.
+    let home = multi();
+    let (pool, mut peer) = warm(&home);
+    let mut waits = pin!(pool.request(get(uri("https://a/"))));
+    let mut uploads = pin!(pool.request(post(uri("https://a/up"), vec![0; 100_000])));
+    let first = single();
+    first.block_on(async {
+        assert!(poll_once(waits.as_mut()).is_pending());
+        assert!(poll_once(uploads.as_mut()).is_pending());
+    });
+    drop(first);
+    single().block_on(async {
+        assert!(poll_once(waits.as_mut()).is_pending());
+        assert!(poll_once(uploads.as_mut()).is_pending());
+        for _ in 0..2 {
+            let stream = peer.next_headers().await.stream;
+            peer.respond(stream, 200, b"ok").await;
+        }
+        assert_eq!(read(waits.await.unwrap()).await.unwrap().body, "ok");
+        assert_eq!(uploads.await.unwrap().status(), 200);
+    });
+}
+
+#[test]
+fn outside_of_a_runtime_a_time_limit_is_an_error() {
+    // P41, P45
+    let home = multi();
+    let (pool, _peer) = warm(&home);
+    let Poll::Ready(Err(error)) = poll_once(pin!(pool.request(get(uri("https://a/"))))) else {
+        panic!("there is no timer");
+    };
+    assert!(error.is_config() && !error.is_unprocessed(), "{error:?}");
+}
+
+#[test]
+fn outside_of_a_runtime_an_early_response_is_an_error() {
+    // P30, P41, P45: nobody can go on with the upload.
+    let home = multi();
+    let (pool, mut peer) = warm(&home);
+    let (_sender, body) = upload(1);
+    let mut request = pin!(pool.request(http::Request::post(uri("https://a/")).body(body).unwrap()));
+    assert!(poll_once(request.as_mut()).is_pending());
+    home.block_on(async {
+        let stream = peer.next_headers().await.stream;
+        peer.respond(stream, 200, b"early").await;
+        peer.ping_round_trip().await;
+    });
+    let Poll::Ready(Err(error)) = poll_once(request.as_mut()) else {
+        panic!("the response is there");
+    };
+    assert!(error.is_config() && !error.is_unprocessed(), "{error:?}");
+    home.block_on(async { assert_eq!(peer.next_reset().await.1, code::CANCEL) });
+}
 
 #[test]
 fn sessions_idle_out_on_the_second_runtime_too() {
