@@ -244,9 +244,9 @@ pub struct PoolConfig {
     ///
     /// Default 0s, allowed 0s..=365days; 0 means off.
     pub header_timeout: Duration,
-    /// Time within a response's body without a frame of it being read: because none came, or (over
-    /// HTTP/2) because the body is held and not polled. Then the stream is reset, and its window and slot come
-    /// back.
+    /// Time within a response's body without a frame of it being read: because none came, or because the body
+    /// is held and not polled. Then the stream is reset (over HTTP/1.1 the connection is closed), and its window
+    /// and slot come back.
     ///
     /// Default 0s, allowed 0s..=365days; 0 means off.
     pub body_idle_timeout: Duration,

@@ -133,7 +133,6 @@ fn tuning(config: &PoolConfig) -> Tuning {
 fn patience(config: &PoolConfig) -> Patience {
     Patience {
         header: some(config.header_timeout),
-        body_idle: some(config.body_idle_timeout),
         write: some(config.write_timeout),
     }
 }

@@ -37,11 +37,6 @@ use crate::timer::outside;
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Patience {
     pub(crate) header: Option<Duration>,
-    #[cfg_attr(
-        not(feature = "http1"),
-        allow(dead_code, reason = "for HTTP/2 the session's driver watches it")
-    )]
-    pub(crate) body_idle: Option<Duration>,
     pub(crate) write: Option<Duration>,
 }
 

@@ -21,6 +21,7 @@ use futures_util::task::AtomicWaker;
 use hyper::client::conn::http1::SendRequest;
 
 use super::alive::Ending;
+use super::h1_held::Held;
 use super::h1_upload::Upload;
 use super::link::{Address, Informant, Occupied};
 use super::meter::Bounds;
@@ -50,6 +51,8 @@ impl Drop for H1 {
 /// What the driver, the request and the pool share of a session.
 pub(crate) struct H1Control {
     seat: Mutex<Seat>,
+    /// The response whose body somebody holds.
+    pub(super) held: Held,
     /// The driver's.
     pub(super) waker: AtomicWaker,
     /// Why this side ended it. Set means that the driver is to end it at once.
@@ -96,9 +99,15 @@ pub(super) struct Returned {
 }
 
 impl H1Control {
-    pub(super) fn new(address: Arc<Address>, fault: Fault, bounds: &Bounds) -> Self {
+    pub(super) fn new(
+        address: Arc<Address>,
+        fault: Fault,
+        bounds: &Bounds,
+        body_idle: Option<Duration>,
+    ) -> Self {
         Self {
             seat: Mutex::new(Seat::default()),
+            held: Held::new(body_idle),
             waker: AtomicWaker::new(),
             verdict: OnceLock::new(),
             cause: OnceLock::new(),

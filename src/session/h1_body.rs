@@ -2,14 +2,12 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
-use std::time::Duration;
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::bound::{Bound, idle_body};
 use super::h1::H1Control;
 use super::h1_exchange::{Tail, describe};
 use super::h1_upload::Progress;
@@ -22,7 +20,6 @@ pub(super) struct H1Body {
     incoming: Option<Incoming>,
     _uploading: Option<Uploading>,
     tail: Option<Tail>,
-    idle: Bound,
 }
 
 /// Dropped while the request half goes on, it ends the connection.
@@ -41,15 +38,17 @@ impl Drop for Uploading {
 }
 
 impl H1Body {
-    pub(super) fn new(incoming: Incoming, tail: Tail, idle_timeout: Option<Duration>) -> Self {
+    pub(super) fn new(incoming: Incoming, tail: Tail) -> Self {
         let (control, progress) = (tail.control().clone(), tail.progress().clone());
         let mut body = Self {
             _uploading: (!progress.is_over()).then_some(Uploading { control, progress }),
             incoming: Some(incoming),
             tail: Some(tail),
-            idle: Bound::new(idle_timeout),
         };
         body.finish_if_over();
+        if let Some(tail) = &mut body.tail {
+            tail.hold();
+        }
         body
     }
 
@@ -57,33 +56,31 @@ impl H1Body {
         let Some(incoming) = &mut self.incoming else {
             return Poll::Ready(None);
         };
-        match Pin::new(incoming).poll_frame(cx) {
-            Poll::Pending => self.idle.poll(idle_body, cx).map(|late| {
-                self.finish();
-                Some(Err(late.in_body()))
-            }),
-            Poll::Ready(Some(Ok(frame))) => {
-                self.idle.reset();
+        Poll::Ready(match ready!(Pin::new(incoming).poll_frame(cx)) {
+            Some(Ok(frame)) => {
+                if let Some(tail) = &self.tail {
+                    tail.control().held.read();
+                }
                 if frame.is_trailers() {
                     self.finish();
                 } else {
                     self.finish_if_over();
                 }
-                Poll::Ready(Some(Ok(frame)))
+                Some(Ok(frame))
             }
-            Poll::Ready(None) => {
+            None => {
                 self.finish();
-                Poll::Ready(None)
+                None
             }
-            Poll::Ready(Some(Err(error))) => {
+            Some(Err(error)) => {
                 let error = match &self.tail {
                     Some(tail) => describe(tail, error),
                     None => Error::new(Kind::Body, "the response body failed").with_source(error),
                 };
                 self.finish();
-                Poll::Ready(Some(Err(error.in_body())))
+                Some(Err(error.in_body()))
             }
-        }
+        })
     }
 
     pub(super) fn is_end_stream(&self) -> bool {
@@ -104,7 +101,6 @@ impl H1Body {
 
     /// The response half is over. The request half may go on, as long as this body is held.
     fn finish(&mut self) {
-        self.idle.reset();
         self.incoming = None;
         self.tail = None;
     }

@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::alive::{Alive, Ending};
 use super::bound::Bound;
 use super::h1::{H1, H1Control, Returned};
+use super::h1_held::Watch;
 use super::h2_driver::Tuning;
 use super::link::{Address, Observer};
 use crate::connect::{Connection, Io};
@@ -26,6 +27,7 @@ const MIN_BUFFER: usize = 8192;
 pub(crate) struct H1Driver {
     connection: Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>,
     control: Arc<H1Control>,
+    watch: Watch,
 }
 
 /// Nothing is sent: HTTP/1.1 begins with the first request.
@@ -34,7 +36,12 @@ pub(crate) async fn handshake(
     tuning: &Tuning,
     address: Arc<Address>,
 ) -> Result<(Arc<H1>, H1Driver), Error> {
-    let control = Arc::new(H1Control::new(address, connection.fault.clone(), &tuning.bounds));
+    let control = Arc::new(H1Control::new(
+        address,
+        connection.fault.clone(),
+        &tuning.bounds,
+        tuning.body_idle_timeout,
+    ));
     let wire = Wire {
         io: connection.io,
         control: control.clone(),
@@ -51,6 +58,7 @@ pub(crate) async fn handshake(
     let driver = H1Driver {
         connection: Box::pin(connection.with_upgrades()),
         control: control.clone(),
+        watch: Watch::default(),
     };
     Ok((Arc::new(H1 { control }), driver))
 }
@@ -119,7 +127,7 @@ impl Task {
             return Poll::Ready(self.driver.why(result));
         }
         self.poll_returned(cx);
-        Poll::Pending
+        self.driver.watch.poll(&self.driver.control, cx)
     }
 
     /// An error of the sender means that the connection ends by itself; then the slot waits for that.

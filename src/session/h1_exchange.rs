@@ -9,7 +9,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use http::request::Parts;
 use http::{Request, Response};
@@ -20,9 +19,10 @@ use super::alive::runtime_ended;
 use super::body::Body;
 use super::bound::{Bound, late_headers};
 use super::exchange::{Patience, content_length};
-use super::h1::{H1, H1Control, Returned, Sender};
+use super::h1::{H1, H1Control, Returned};
 use super::h1_body::H1Body;
 use super::h1_head;
+use super::h1_held::Rights;
 use super::h1_upload::{Progress, Upload};
 use super::link::{Failure, Observer, Occupied};
 use super::outgoing::Outgoing;
@@ -33,7 +33,7 @@ pub(super) struct Tail {
     session: Arc<H1>,
     progress: Arc<Progress>,
     /// The sender goes before the slot once the session has ended.
-    rights: Option<(Option<Sender>, Occupied)>,
+    rights: Option<Rights>,
 }
 
 impl Tail {
@@ -43,6 +43,17 @@ impl Tail {
 
     pub(super) fn progress(&self) -> &Arc<Progress> {
         &self.progress
+    }
+
+    /// The body of the response is in its reader's hands.
+    pub(super) fn hold(&mut self) {
+        let control = self.control().clone();
+        if let Some(rights) = self.rights.take() {
+            self.rights = control.held.hold(rights);
+        }
+        if self.rights.is_none() {
+            control.waker.wake();
+        }
     }
 
     fn report_answer(&self) -> bool {
@@ -55,7 +66,8 @@ impl Tail {
 
 impl Drop for Tail {
     fn drop(&mut self) {
-        if let Some((sender, slot)) = self.rights.take() {
+        let rights = self.rights.take();
+        if let Some((sender, slot)) = rights.or_else(|| self.control().held.take()) {
             self.control().finish(sender, slot);
         }
     }
@@ -68,7 +80,6 @@ pub(crate) struct Sending {
     answer: Option<Pin<Box<dyn Future<Output = Answer> + Send>>>,
     tail: Option<Tail>,
     patient: Bound,
-    body_idle: Option<Duration>,
 }
 
 impl Sending {
@@ -104,7 +115,6 @@ impl Sending {
                 rights: Some((Some(sender), slot)),
             }),
             patient: Bound::new(patience.header),
-            body_idle: patience.body_idle,
         })
     }
 
@@ -118,7 +128,7 @@ impl Sending {
             self.answer = None;
             return self.tail.take().map_or(Poll::Pending, |tail| {
                 Poll::Ready(match answer {
-                    Ok(response) => deliver(tail, response, self.body_idle),
+                    Ok(response) => deliver(tail, response),
                     Err(error) => Err(failed(&tail, error, body)),
                 })
             });
@@ -177,11 +187,7 @@ impl Drop for Sending {
 }
 
 /// A response that came with what ended the session, such as too many interim ones before it, is none.
-fn deliver(
-    tail: Tail,
-    mut response: Response<Incoming>,
-    body_idle: Option<Duration>,
-) -> Result<Response<Body>, Failure> {
+fn deliver(tail: Tail, mut response: Response<Incoming>) -> Result<Response<Body>, Failure> {
     let reused = tail.report_answer();
     if let Some(verdict) = tail.control().verdict() {
         return Err(Failure::Failed(verdict.clone().with_unprocessed(false)));
@@ -189,7 +195,7 @@ fn deliver(
     let informant = &tail.control().informant;
     informant.inform(response.extensions_mut(), reused);
     let address = informant.address().clone();
-    Ok(response.map(|incoming| Body::h1(H1Body::new(incoming, tail, body_idle), address)))
+    Ok(response.map(|incoming| Body::h1(H1Body::new(incoming, tail), address)))
 }
 
 fn failed(tail: &Tail, mut error: TrySendError<Request<Upload>>, body: &mut Option<Outgoing>) -> Failure {

@@ -21,6 +21,8 @@ mod h1_driver;
 mod h1_exchange;
 #[cfg(feature = "http1")]
 mod h1_head;
+#[cfg(feature = "http1")]
+mod h1_held;
 #[cfg(all(test, feature = "http1"))]
 mod h1_tests;
 #[cfg(feature = "http1")]

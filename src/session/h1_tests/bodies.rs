@@ -149,8 +149,7 @@ async fn a_body_without_a_length_ends_with_the_connection() {
 #[tokio::test(start_paused = true)]
 async fn the_wait_for_a_frame_of_the_body_is_bounded() {
     // P44
-    let (mut fake, mut server) = Fake::new(4096).await;
-    fake.patience.body_idle = Some(Duration::from_secs(5));
+    let (fake, mut server) = Fake::impatient(4096, Duration::from_secs(5)).await;
     let attempt = fake.get("http://a/");
     server
         .answer("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nsome")
@@ -162,6 +161,55 @@ async fn the_wait_for_a_frame_of_the_body_is_bounded() {
     assert!(body.frame().await.is_none());
     server.closed().await;
     fake.events.until("acr").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_held_body_that_nobody_reads_gives_its_slot_back() {
+    // P24, P30, P44
+    for encoding in [
+        "content-length: 9\r\n\r\n",
+        "\r\n",
+        "transfer-encoding: chunked\r\n\r\n4\r\n",
+    ] {
+        let (fake, mut server) = Fake::impatient(4096, Duration::from_secs(5)).await;
+        let attempt = fake.get("http://a/");
+        server.answer(&format!("HTTP/1.1 200 OK\r\n{encoding}some")).await;
+        let mut body = response(attempt).await.into_body();
+        let start = crate::clock::now();
+        server.closed().await;
+        assert_eq!((crate::clock::now() - start).as_secs(), 5, "{encoding:?}");
+        fake.events.until("acr").await;
+        assert!(fake.events.cause().is_timeout());
+        assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "some");
+        let error = body.frame().await.unwrap().unwrap_err();
+        assert!(
+            error.is_timeout() && error.is_body() && !error.is_unprocessed(),
+            "{error:?}"
+        );
+        drop(body);
+        assert_eq!(fake.events.seen(), "acr");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn bodies_that_are_read_in_time_are_left_alone() {
+    // P24, P44: each frame, and each body, has the whole time.
+    let (fake, mut server) = Fake::impatient(4096, Duration::from_secs(5)).await;
+    for _ in 0..3 {
+        let attempt = fake.get("http://a/");
+        server
+            .answer("HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\n")
+            .await;
+        let mut body = response(attempt).await.into_body();
+        for _ in 0..3 {
+            tokio::time::sleep(Duration::from_secs(4)).await;
+            server.write("x").await;
+            assert!(body.frame().await.unwrap().is_ok());
+        }
+        assert!(body.frame().await.is_none());
+        tokio::time::sleep(Duration::from_secs(60)).await;
+    }
+    assert_eq!(fake.events.seen(), "arrr");
 }
 
 #[tokio::test(start_paused = true)]

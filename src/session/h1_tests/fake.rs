@@ -154,6 +154,19 @@ pub(super) type Attempt = (Result<Response<Body>, Failure>, Option<Outgoing>);
 impl Fake {
     /// A session and its server's end; each direction holds `buffer` bytes.
     pub(super) async fn new(buffer: usize) -> (Self, Server) {
+        Self::tuned(buffer, tuning()).await
+    }
+
+    /// The same with `body_idle_timeout`.
+    pub(super) async fn impatient(buffer: usize, body_idle_timeout: Duration) -> (Self, Server) {
+        let tuning = Tuning {
+            body_idle_timeout: Some(body_idle_timeout),
+            ..tuning()
+        };
+        Self::tuned(buffer, tuning).await
+    }
+
+    async fn tuned(buffer: usize, tuning: Tuning) -> (Self, Server) {
         let (ours, theirs) = tokio::io::duplex(buffer);
         let address = Address {
             session: 11,
@@ -164,7 +177,7 @@ impl Fake {
             authenticated: false,
         };
         let connection = Connection::new(ours, Version::HTTP_11);
-        let (h1, driver) = handshake_h1(connection, &tuning(), Arc::new(address))
+        let (h1, driver) = handshake_h1(connection, &tuning, Arc::new(address))
             .await
             .unwrap();
         let events = Arc::new(Recorder {
