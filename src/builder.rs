@@ -275,7 +275,8 @@ impl<O> Builder<O> {
         self
     }
 
-    /// Flow-control window of a session in bytes; at least `stream_window`. Default 5242880.
+    /// Flow-control window of a session in bytes; at least `stream_window`, twice which is taken if it is more. Default
+    /// 5242880.
     pub fn connection_window(mut self, connection_window: u32) -> Self {
         self.config.connection_window = connection_window;
         self

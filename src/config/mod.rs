@@ -191,12 +191,13 @@ pub struct PoolConfig {
 
     // HTTP/2 flow control and frames
     /// Bytes that the server may send on one stream before they are read (RFC 9113 §6.9). At most
-    /// `connection_window`.
+    /// `connection_window`; over half of it, the session's window is made twice this.
     ///
     /// Default 2097152, allowed 1024..=2147483647.
     pub stream_window: u32,
     /// Bytes that the server may send on one session before they are read, all streams together. At least
-    /// `stream_window`.
+    /// `stream_window`; where it is less than twice that, twice `stream_window` is taken (at most 2147483647), so
+    /// that one unread body leaves room for others.
     ///
     /// Default 5242880, allowed 65535..=2147483647.
     pub connection_window: u32,
@@ -212,7 +213,8 @@ pub struct PoolConfig {
     /// Default 16777216, allowed 1024..=2147483647.
     pub max_stream_window: u32,
     /// Bytes to which a session's window may grow: what unread responses of one session can hold in memory.
-    /// With `adaptive_window`, at least `connection_window` and `max_stream_window`.
+    /// With `adaptive_window`, at least `connection_window` and `max_stream_window`. Never less than the
+    /// session's window was from the start (see `connection_window`).
     ///
     /// Default 16777216, allowed 65535..=2147483647.
     pub max_connection_window: u32,

@@ -191,8 +191,8 @@ impl PoolConfig {
         self
     }
 
-    /// Flow-control window of a session in bytes; at least `stream_window`. Default 5242880, allowed
-    /// 65535..=2147483647.
+    /// Flow-control window of a session in bytes; at least `stream_window`, twice which is taken if it is more.
+    /// Default 5242880, allowed 65535..=2147483647.
     #[must_use]
     pub fn connection_window(mut self, connection_window: u32) -> Self {
         self.connection_window = connection_window;

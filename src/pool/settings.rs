@@ -99,10 +99,7 @@ fn limits(config: &PoolConfig) -> Limits {
 
 fn tuning(config: &PoolConfig) -> Tuning {
     Tuning {
-        windows: Sizes {
-            stream: config.stream_window,
-            connection: config.connection_window,
-        },
+        windows: Sizes::new(config.stream_window, config.connection_window),
         most_windows: config.adaptive_window.then_some(Sizes {
             stream: config.max_stream_window,
             connection: config.max_connection_window,

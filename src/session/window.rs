@@ -30,11 +30,24 @@ const SHORTEST: Duration = Duration::from_micros(1);
 /// Bytes a second that a stream's window allows, from which on a greater one would not make it faster.
 const PLENTY: f64 = 400e6;
 
+/// RFC 9113 §6.9.1.
+const MAX_WINDOW: u32 = (1 << 31) - 1;
+
 /// Bytes of a stream's window, and of the connection's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Sizes {
     pub(crate) stream: u32,
     pub(crate) connection: u32,
+}
+
+impl Sizes {
+    /// The connection's is never less than twice the stream's: one unread body leaves the other half to all others (P30).
+    pub(crate) fn new(stream: u32, connection: u32) -> Self {
+        Self {
+            stream,
+            connection: connection.max(stream.saturating_mul(2).min(MAX_WINDOW)),
+        }
+    }
 }
 
 /// The windows of one session.
@@ -306,6 +319,14 @@ mod tests {
         windows.pinged(0, now);
         assert!(windows.answered(u64::from(4 * MIB), now + TRIP));
         assert_eq!(windows.now(), mib(1, 8));
+    }
+
+    #[test]
+    fn a_connection_has_room_for_two_bodies() {
+        // P30
+        assert_eq!(Sizes::new(MIB, 5 * MIB), mib(1, 5));
+        assert_eq!(Sizes::new(4 * MIB, 4 * MIB), mib(4, 8));
+        assert_eq!(Sizes::new(MAX_WINDOW, MAX_WINDOW).connection, MAX_WINDOW);
     }
 
     #[test]

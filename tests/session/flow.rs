@@ -76,21 +76,50 @@ async fn a_stalled_session_works_again_when_bodies_are_dropped() {
 // P30: one body that is held and full to its window leaves the others half of the connection's.
 #[tokio::test(start_paused = true)]
 async fn one_held_body_stalls_nobody() {
+    one_held_body(32_767, 31).await;
+}
+
+// P30: the same where a stream may have as much as the session.
+#[tokio::test(start_paused = true)]
+async fn one_held_body_stalls_nobody_where_the_windows_are_equal() {
+    one_held_body(65_535, 63).await;
+}
+
+/// A body of `frames` KiB is held; others are read, more of them than the session's window has room for.
+async fn one_held_body(stream_window: u32, frames: usize) {
     let mut bench = Bench::new(|builder| {
         let builder = builder.adaptive_window(false);
-        builder.stream_window(32_767).connection_window(65_535)
+        builder.stream_window(stream_window).connection_window(65_535)
     });
     let held = bench.get("/held");
     let mut peer = bench.peer(&[]).await;
-    begin(&mut peer, 31, 1024).await;
+    let mut credit = 65_535;
+    let stream = next_request(&mut peer, &mut credit).await;
+    credit -= frames * 1024;
+    peer.send_headers(stream, 200, false).await;
+    peer.send_data(stream, &vec![7; frames * 1024], false).await;
     let held = response(held).await;
-    for round in 0..5 {
+    for round in 0..10 {
         let other = bench.get("/other");
-        let stream = peer.next_headers().await.stream;
-        peer.respond(stream, 200, &[round; 30_000]).await;
-        assert_eq!(text(response(other).await.into_body()).await, vec![round; 30_000]);
+        let stream = next_request(&mut peer, &mut credit).await;
+        let size = credit.min(30_000);
+        assert!(size > 0, "round {round}: the session's window is full");
+        credit -= size;
+        peer.respond(stream, 200, &vec![round; size]).await;
+        assert_eq!(text(response(other).await.into_body()).await, vec![round; size]);
     }
     drop(held);
+}
+
+/// The stream of the next request. What the session may be sent on top comes to `credit`.
+async fn next_request(peer: &mut Peer, credit: &mut usize) -> u32 {
+    loop {
+        match peer.next().await {
+            Frame::WindowUpdate { stream: 0, increment } => *credit += increment as usize,
+            Frame::Headers(head) => return head.stream,
+            _ => {}
+        }
+    }
 }
 
 // P30, P44: flow control does not see what small frames cost. The body that nobody reads is ended with an error that
