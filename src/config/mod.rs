@@ -218,7 +218,8 @@ pub struct PoolConfig {
     ///
     /// Default 16777216, allowed 65535..=2147483647.
     pub max_connection_window: u32,
-    /// Bytes of the largest frame that the server may send (RFC 9113 §6.5.2).
+    /// Bytes of the largest frame that the server may send (RFC 9113 §6.5.2). With a `max_header_list_size` over 65536
+    /// it is 16384.
     ///
     /// Default 65536, allowed 16384..=16777215.
     pub max_frame_size: u32,
@@ -229,7 +230,8 @@ pub struct PoolConfig {
 
     // Bounds on what a server may do
     /// Bytes of a response's headers, and of its trailers, decoded, counted as in RFC 9113 §6.5.2. Holds
-    /// for all its 1xx responses together, too.
+    /// for all its 1xx responses together, too. Over HTTP/2, headers that come in many pieces far smaller than 16 KiB
+    /// (CONTINUATION frames, RFC 9113 §6.10) end the session before that.
     ///
     /// Default 65536, allowed 1024..=16777216.
     pub max_header_list_size: u32,

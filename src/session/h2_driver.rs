@@ -37,6 +37,10 @@ const ERROR_RESETS: usize = 8192;
 /// Its bound on the memory that small DATA frames take, in bytes: what the meter allows to be unread, what may have come
 /// late for streams that were given up (which h2 never returns), and one read.
 const DATA_FRAME_BUDGET: u64 = 4 << 20;
+/// The size of frames that nobody has to be asked for (RFC 9113 §6.5.2), in bytes.
+const PIECE: u32 = 16 * 1024;
+/// Header blocks up to this size fit into the pieces that h2 takes in any case.
+const FEW_PIECES: u32 = 64 * 1024;
 /// GOAWAY and RST_STREAM with this code ask for HTTP/1.1 (RFC 9113 §7).
 const HTTP_1_1_REQUIRED: u32 = 0xd;
 
@@ -56,6 +60,18 @@ pub(crate) struct Tuning {
     /// How long a response body may stay without a frame of it being read.
     pub(crate) body_idle_timeout: Option<Duration>,
     pub(crate) bounds: Bounds,
+}
+
+impl Tuning {
+    /// The largest frame that the server is told of. h2 takes so many pieces of a header block as such frames fill
+    /// `max_header_list_size`, a quarter more, and five in any case; a server's are of [`PIECE`] bytes as a rule.
+    fn announced_frame_size(&self) -> u32 {
+        if self.max_header_list_size > FEW_PIECES {
+            self.max_frame_size.min(PIECE)
+        } else {
+            self.max_frame_size
+        }
+    }
 }
 
 type Wire = MeteredIo<Box<dyn Io>>;
@@ -97,7 +113,7 @@ pub(crate) async fn handshake(
         .enable_push(false)
         .initial_window_size(tuning.windows.stream)
         .initial_connection_window_size(tuning.windows.connection)
-        .max_frame_size(tuning.max_frame_size)
+        .max_frame_size(tuning.announced_frame_size())
         .max_header_list_size(tuning.max_header_list_size)
         .max_send_buffer_size(tuning.max_send_buffer)
         .initial_max_send_streams(tuning.streams)

@@ -9,7 +9,7 @@ use http_body_util::Full;
 use tokio::io::AsyncWriteExt;
 
 use crate::bench::{Answer, Bench, broken, data, failure, now, response, settle, text, uri};
-use crate::support::peer::{Frame, Peer, code, frame, kind, setting};
+use crate::support::peer::{Frame, Peer, code, flag, frame, hpack, kind, setting};
 
 /// A response head and `frames` DATA frames of `size` bytes; more will follow.
 async fn begin(peer: &mut Peer, frames: usize, size: usize) -> u32 {
@@ -286,6 +286,46 @@ async fn headers_over_the_limit() {
     let stream = peer.next_headers().await.stream;
     peer.respond(stream, 200, b"alive").await;
     assert_eq!(text(response(second).await.into_body()).await, "alive");
+}
+
+// P32: a limit that was raised is reached by headers in frames of the usual size.
+#[tokio::test(start_paused = true)]
+async fn headers_up_to_a_raised_limit() {
+    for limit in [64, 100, 128, 140, 300, 1024] {
+        let mut bench = Bench::new(|builder| builder.max_header_list_size(limit * 1024));
+        let request = bench.get("/large");
+        let mut peer = bench.peer(&[]).await;
+        let stream = peer.next_headers().await.stream;
+        // Each field counts for 32 bytes more than its name and value.
+        let fields = (1..limit).map(|_| ("x-large".to_owned(), "v".repeat(1024 - 39)));
+        let block = hpack::literals(
+            [(":status".to_owned(), "200".to_owned())]
+                .into_iter()
+                .chain(fields),
+        );
+        let mut pieces = block.chunks(frame::FRAME_SIZE).peekable();
+        let (mut kind, mut flags) = (kind::HEADERS, flag::END_STREAM);
+        while let Some(piece) = pieces.next() {
+            if pieces.peek().is_none() {
+                flags |= flag::END_HEADERS;
+            }
+            peer.send_frame(kind, flags, stream, piece).await;
+            (kind, flags) = (kind::CONTINUATION, flag::NONE);
+        }
+        let response = response(request).await;
+        assert_eq!(response.headers().len(), limit as usize - 1);
+    }
+}
+
+// P32, P42: where more than 64 KiB of headers are allowed, frames are no larger than their usual size.
+#[tokio::test(start_paused = true)]
+async fn the_frame_size_that_is_announced() {
+    for (list, announced) in [(65_536, 65_536), (65_537, 16_384)] {
+        let mut bench = Bench::new(|builder| builder.max_header_list_size(list));
+        let _request = bench.get("/");
+        let peer = bench.peer(&[]).await;
+        assert_eq!(peer.client_setting(setting::MAX_FRAME_SIZE), Some(announced));
+    }
 }
 
 // P41: what is no HTTP/2 at all is named too.
