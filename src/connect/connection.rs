@@ -184,29 +184,38 @@ impl AsyncWrite for Connection {
 /// (RFC 8446 §4.4.2.4), and the `h2` crate keeps only the text of an IO error. So the transport leaves the classified
 /// error here; a session that ends before it served anything asks for it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Fault(Arc<OnceLock<Error>>, Arc<AtomicBool>);
+pub(crate) struct Fault {
+    found: Arc<Found>,
+}
+
+#[derive(Debug, Default)]
+struct Found {
+    error: OnceLock<Error>,
+    /// A write may fail though a part of it was sent.
+    torn: AtomicBool,
+}
 
 impl Fault {
     /// The classified error, if the transport has met one that says more than "the connection failed".
     pub(crate) fn get(&self) -> Option<Error> {
-        self.0.get().cloned()
+        self.found.error.get().cloned()
     }
 
     /// A write may fail though a part of it was sent.
     #[cfg(feature = "tcp")]
     pub(crate) fn tear(&self) {
-        self.1.store(true, Ordering::Release);
+        self.found.torn.store(true, Ordering::Release);
     }
 
     /// Whether a write that failed may have sent something.
     pub(crate) fn is_torn(&self) -> bool {
-        self.1.load(Ordering::Acquire)
+        self.found.torn.load(Ordering::Acquire)
     }
 
     /// Leaves an error; the first one stays.
     #[cfg(feature = "tls")]
     pub(crate) fn set(&self, error: Error) {
-        let _ = self.0.set(error);
+        let _ = self.found.error.set(error);
     }
 }
 

@@ -12,15 +12,18 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use h2::client::SendRequest;
+use parking_lot::Mutex;
 
 use super::alive::Ending;
 use super::held::Bodies;
 use super::link::{Address, Informant};
 use super::meter::Meter;
+use crate::clock;
 use crate::connect::Fault;
 use crate::error::{Error, Kind};
 use crate::state::Reason;
@@ -35,7 +38,7 @@ const KILL: u8 = 4;
 const PROBE: u8 = 8;
 
 /// How long a session says nothing before it is doubted without a probe.
-const SILENCE: std::time::Duration = std::time::Duration::from_secs(1);
+const SILENCE: Duration = Duration::from_secs(1);
 
 /// The handle of a session: opens streams on it.
 pub(crate) struct H2 {
@@ -65,7 +68,7 @@ pub(crate) struct Control {
     /// HEADERS and DATA frames seen when the last probe was asked for, plus one; 0 when none was.
     probed_at: AtomicU64,
     /// Frames heard when a request was given up in silence and no probe was allowed, and when that was.
-    doubt: parking_lot::Mutex<Option<(u64, std::time::Instant)>>,
+    doubt: Mutex<Option<(u64, Instant)>>,
     /// Unread bytes down to which the driver waits before the session gets work again; 0 when it does get work.
     stalled_above: AtomicU64,
     /// Response bodies that somebody holds.
@@ -109,7 +112,7 @@ impl Control {
             refused: AtomicBool::new(false),
             probing: AtomicBool::new(false),
             probed_at: AtomicU64::new(0),
-            doubt: parking_lot::Mutex::new(None),
+            doubt: Mutex::new(None),
             stalled_above: AtomicU64::new(0),
             bodies,
             informant: Informant::new(address),
@@ -213,7 +216,7 @@ impl Control {
 
     /// A request was given up in silence. True: the second in a row, with not a single frame for [`SILENCE`] between them.
     pub(super) fn is_doubtful(&self) -> bool {
-        let (frames, now) = (self.meter.frames_seen(), crate::clock::now());
+        let (frames, now) = (self.meter.frames_seen(), clock::now());
         let mut doubt = self.doubt.lock();
         match *doubt {
             Some((heard, since)) if heard == frames => now.saturating_duration_since(since) >= SILENCE,
