@@ -62,6 +62,7 @@ pub(crate) fn for_h2(parts: &Parts, body_size: Option<u64>) -> Result<Request<()
     if !parts.headers.is_empty() {
         let headers = request.headers_mut();
         *headers = parts.headers.clone();
+        trim(headers);
         let special = Special::among(headers);
         if special.host {
             check_host(headers)?;
@@ -223,12 +224,27 @@ fn has_no_path(path: &PathAndQuery) -> bool {
 
 /// The trailers of a request: what HTTP/2 forbids in headers, it forbids in these.
 pub(super) fn trailers_for_h2(trailers: &mut HeaderMap) {
+    trim(trailers);
     let special = Special::among(trailers);
     if special.one_hop {
         strip(trailers);
     }
     if special.secret {
         hide(trailers);
+    }
+}
+
+/// No value begins or ends with whitespace (RFC 9113 §8.2.1), which would be no part of it (RFC 9110 §5.5).
+fn trim(headers: &mut HeaderMap) {
+    let is_spaced = |value: &HeaderValue| value.as_bytes().trim_ascii().len() < value.len();
+    if !headers.values().any(is_spaced) {
+        return;
+    }
+    for value in headers.values_mut().filter(|value| is_spaced(value)) {
+        if let Ok(mut trimmed) = HeaderValue::from_bytes(value.as_bytes().trim_ascii()) {
+            trimmed.set_sensitive(value.is_sensitive());
+            *value = trimmed;
+        }
     }
 }
 
@@ -416,6 +432,32 @@ mod tests {
         ] {
             assert!(with(lengths, size).is_ok(), "{lengths:?}, {size:?}");
         }
+    }
+
+    #[test]
+    fn values_have_no_whitespace_around_them() {
+        // P32, RFC 9113 §8.2.1
+        let mut secret = HeaderValue::from_static("\ts\t");
+        secret.set_sensitive(true);
+        let request = Request::get("https://a/")
+            .header("x-spaced", " a b ")
+            .header("x-spaced", "c")
+            .header("x-blank", " ")
+            .header("x-secret", secret)
+            .header("content-length", "5 ")
+            .header("host", " b ");
+        let sent = head(request, Some(5));
+        let spaced: Vec<_> = sent.headers().get_all("x-spaced").iter().collect();
+        assert_eq!(spaced, ["a b", "c"]);
+        assert_eq!(sent.headers()["x-blank"], "");
+        assert!(sent.headers()["x-secret"] == "s" && sent.headers()["x-secret"].is_sensitive());
+        assert_eq!(sent.headers()["content-length"], "5");
+        assert_eq!(sent.uri(), "https://b/");
+
+        let mut trailers = HeaderMap::new();
+        trailers.insert("x-sum", HeaderValue::from_static(" 7 "));
+        trailers_for_h2(&mut trailers);
+        assert_eq!(trailers["x-sum"], "7");
     }
 
     #[test]
