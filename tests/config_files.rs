@@ -41,7 +41,7 @@ fn all_different() -> PoolConfig {
         .max_send_buffer(1024)
         .max_header_list_size(1024)
         .max_informational(1)
-        .control_frames_per_second(1)
+        .control_frames_per_second(10)
         .header_timeout(Duration::from_secs(1))
         .body_idle_timeout(Duration::from_secs(2))
         .write_timeout(Duration::from_secs(3))
@@ -82,7 +82,7 @@ max_frame_size = 16384
 max_send_buffer = 1024
 max_header_list_size = 1024
 max_informational = 1
-control_frames_per_second = 1
+control_frames_per_second = 10
 header_timeout = "1s"
 body_idle_timeout = "2s"
 write_timeout = "3s"

@@ -78,7 +78,7 @@ pub(super) static FIELDS: &[Field] = &[
         &mut c.max_header_list_size
     }),
     Field::count("max_informational", 1, 10_000, |c| &mut c.max_informational),
-    Field::count("control_frames_per_second", 1, 1_000_000, |c| {
+    Field::count("control_frames_per_second", 10, 1_000_000, |c| {
         &mut c.control_frames_per_second
     }),
     Field::time("header_timeout", Duration::ZERO, YEAR, |c| &mut c.header_timeout).zero("off"),

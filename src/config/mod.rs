@@ -240,9 +240,10 @@ pub struct PoolConfig {
     /// Default 32, allowed 1..=10000.
     pub max_informational: usize,
     /// SETTINGS, PING, PRIORITY and unknown frames that one session accepts in a second; WINDOW_UPDATE has
-    /// the same allowance again, and one more for each KiB of DATA sent. Over it the session ends.
+    /// the same allowance again, and one more for each KiB of DATA sent. Over it the session ends. Every session
+    /// begins with two or three such frames, and answers to PINGs count, too.
     ///
-    /// Default 1000, allowed 1..=1000000.
+    /// Default 1000, allowed 10..=1000000.
     pub control_frames_per_second: usize,
     /// Time from the end of a request to the response's headers. 1xx responses do not end it.
     ///

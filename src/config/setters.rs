@@ -249,7 +249,8 @@ impl PoolConfig {
         self
     }
 
-    /// How many control frames one session accepts in a second. Default 1000, allowed 1..=1000000.
+    /// How many control frames one session accepts in a second; the handshake takes some. Default 1000, allowed
+    /// 10..=1000000.
     #[must_use]
     pub fn control_frames_per_second(mut self, control_frames_per_second: usize) -> Self {
         self.control_frames_per_second = control_frames_per_second;

@@ -269,6 +269,25 @@ async fn the_error_names_the_bound() {
     }
 }
 
+// P42: with the least that is allowed a server can be used: handshake, probe and a measurement of the window.
+#[tokio::test(start_paused = true)]
+async fn the_least_bound_on_control_frames_is_enough() {
+    let mut bench = Bench::new(|builder| builder.control_frames_per_second(10));
+    let cancelled = bench.get("/cancelled");
+    let mut peer = bench.peer(&[]).await;
+    peer.next_headers().await;
+    peer.send_settings(&[(setting::MAX_CONCURRENT_STREAMS, 5)]).await;
+    cancelled.abort();
+    settle().await;
+    let request = bench.get("/");
+    let stream = peer.next_headers().await.stream;
+    peer.respond(stream, 200, &vec![7; 1 << 20]).await;
+    assert_eq!(text(response(request).await.into_body()).await.len(), 1 << 20);
+    let few = h2pool::PoolConfig::default().control_frames_per_second(9);
+    let error = few.validate().unwrap_err().to_string();
+    assert!(error.ends_with("expected an integer in 10..=1000000"), "{error}");
+}
+
 // P32, P44: header blocks over the limit end their stream alone; the error names the limit.
 #[tokio::test(start_paused = true)]
 async fn headers_over_the_limit() {
