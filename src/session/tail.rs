@@ -58,9 +58,14 @@ impl Tail {
     /// The stream was cancelled before its response: if nothing was heard since its HEADERS, the slot is parked.
     pub(super) fn give_up(mut self) {
         let quiet = self.forget();
-        let park = quiet && self.control().may_park();
-        if quiet && !park && self.control().is_doubtful() {
-            // It may not be asked again (P44), and has said nothing while two requests in a row were given up.
+        let clogged = quiet && self.control().meter.is_clogged();
+        if clogged {
+            self.control().set_draining();
+        }
+        let park = quiet && !clogged && self.control().may_park();
+        if clogged || (quiet && !park && self.control().is_doubtful()) {
+            // It may not be asked again (P44), and has said nothing while two requests in a row were given up; or it takes
+            // nothing.
             if let Some(slot) = &self.slot {
                 slot.report(Observer::silent);
             }

@@ -132,6 +132,35 @@ async fn a_session_that_does_not_answer_its_probe_is_replaced_and_keeps_its_stre
     arena.end().await;
 }
 
+/// P12, P44: requests that are given up pile up in h2 while the transport takes no bytes: beyond a bound the session gets
+/// no more work, and is replaced.
+#[tokio::test(start_paused = true)]
+async fn a_session_that_takes_no_bytes_is_replaced_before_cancels_pile_up() {
+    let mut arena = Arena::new();
+    let first = arena.get("/first");
+    let mut peer = arena.greeted(&[(setting::MAX_CONCURRENT_STREAMS, 50)]).await;
+    peer.answer_one(b"first").await;
+    ends(first).await.unwrap();
+    // A probe is answered; until HEADERS or DATA come there will be no other.
+    cancelled(&arena, &mut peer, 1).await;
+    peer.ping_round_trip().await;
+
+    let mut given_up = 0;
+    while arena.dials() == 1 {
+        let fetch = arena.get("/cancelled");
+        settle_a_little().await;
+        fetch.abort();
+        given_up += 1;
+        assert!(given_up < 10_000, "they pile up");
+    }
+    let next = arena.get("/next");
+    let mut second = arena.greeted(&[]).await;
+    // The last one that was given up may have been handed over.
+    while second.answer_one(b"next").await.expect("it is alive") != "/next" {}
+    assert_eq!(ends(next).await.unwrap().body, "next");
+    arena.end().await;
+}
+
 /// h2-notes: the `h2` crate's server ends a connection after some quick cancels (`too_many_resets`), Go's after more.
 #[tokio::test(start_paused = true)]
 async fn a_thousand_cancels_do_not_look_like_a_rapid_reset_attack() {

@@ -71,6 +71,9 @@ pub(crate) use io::MeteredIo;
 pub(crate) use streams::Forgotten;
 use streams::{Stream, Streams};
 
+/// Streams that were given up and wait to be written nevertheless.
+const CLOGGED: usize = 1024;
+
 /// What passed over one session so far. Written by its [`MeteredIo`], read by anybody.
 #[derive(Debug)]
 pub(crate) struct Meter {
@@ -381,6 +384,12 @@ impl Meter {
         drop(streams);
         drop(writing);
         forgotten
+    }
+
+    /// Whether far more streams than one would expect were given up before their HEADERS were written: the transport
+    /// takes no bytes, and h2 keeps all of them.
+    pub(crate) fn is_clogged(&self) -> bool {
+        self.streams.lock().queued() > CLOGGED
     }
 
     /// A write waits, at `now`.

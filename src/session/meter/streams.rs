@@ -5,7 +5,7 @@
 //! end the stream proves that the block before it was an interim response (1xx), since trailers always end the stream
 //! (RFC 9113 §8.1; h2 resets it otherwise). So the interim responses are known exactly, one block late.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::task::{Poll, Waker};
 
@@ -18,7 +18,7 @@ pub(super) struct Streams {
     /// The highest id whose HEADERS were written; ids on the wire only grow (RFC 9113 §5.1.1).
     highest: u32,
     /// Forgotten before their HEADERS were written: h2 writes them nevertheless, and nobody will forget them again.
-    early: Vec<u32>,
+    early: BTreeSet<u32>,
     /// Whoever waits for the end of a request whose HEADERS are not written yet.
     unopened: Vec<(u32, Waker)>,
     /// DATA received and not yet released, over all streams in the table.
@@ -76,8 +76,11 @@ impl Streams {
             return false;
         }
         self.highest = id;
-        let forgotten = self.early.contains(&id);
-        self.early.retain(|early| *early > id);
+        let forgotten = self.early.remove(&id);
+        // Those that h2 left out.
+        while self.early.first().is_some_and(|early| *early < id) {
+            self.early.pop_first();
+        }
         if !forgotten {
             let mut stream = Stream::new(frames);
             stream.writing = self.take_writing(id);
@@ -209,10 +212,9 @@ impl Streams {
     /// Nobody holds `id` any more; `frames` have arrived on the session so far. `None` when it was forgotten before.
     pub(super) fn forget(&mut self, id: u32, frames: u64, bounds: &Bounds) -> Option<Forgotten> {
         if id > self.highest {
-            if self.early.contains(&id) {
+            if !self.early.insert(id) {
                 return None;
             }
-            self.early.push(id);
             self.given_up(0, bounds);
             return Some(Forgotten {
                 unread: 0,
@@ -240,6 +242,11 @@ impl Streams {
         let most = LATE_WINDOWS * bounds.stream_window;
         let left = bounds.stream_window.saturating_sub(unread);
         self.late_credit = (self.late_credit + left).min(most);
+    }
+
+    /// Streams that were given up before their HEADERS were written.
+    pub(super) fn queued(&self) -> usize {
+        self.early.len()
     }
 
     pub(super) fn unread(&self) -> u64 {

@@ -7,6 +7,25 @@ use proptest::prelude::*;
 use super::super::bounds::{LATE_SLACK, LATE_WINDOWS};
 use super::*;
 
+// P44: streams that were given up and are still to be written are bounded; those that are written no longer count.
+#[test]
+fn given_up_streams_that_nobody_writes_clog_a_session() {
+    let mut session = Session::open();
+    let ids = (1..).step_by(2).take(CLOGGED + 1);
+    for id in ids.clone() {
+        assert!(!session.meter.is_clogged(), "{id}");
+        assert!(session.meter.forget(id).unwrap().quiet);
+        assert_eq!(session.meter.forget(id), None);
+    }
+    assert!(session.meter.is_clogged());
+    // h2 may leave some out.
+    for id in ids.skip(1).step_by(2) {
+        session.open_stream(id);
+        assert!(!session.meter.is_clogged(), "{id}");
+        assert_eq!(session.meter.forget(id), None);
+    }
+}
+
 // P44: 32 interim responses and the final one pass, with and without a body and trailers.
 #[test]
 fn as_many_interim_responses_as_allowed() {
