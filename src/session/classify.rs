@@ -4,7 +4,7 @@ use h2::Reason;
 
 use super::h2::Control;
 use super::link::Failure;
-use super::meter::{Meter, Violation};
+use super::meter::{Goaway, Meter, Violation};
 use super::wear;
 use crate::error::{Error, Kind};
 
@@ -30,6 +30,9 @@ pub(super) fn before_response(
     let remote = error.is_remote();
     let reason = error.reason();
     if remote && reason == Some(Reason::HTTP_1_1_REQUIRED) {
+        return Failure::NeedsH1(describe(control, error).with_unprocessed(true));
+    }
+    if closed_for_h1(control, &error) {
         return Failure::NeedsH1(describe(control, error).with_unprocessed(true));
     }
     let excluded = error.is_go_away() && remote;
@@ -105,6 +108,18 @@ pub(super) fn stream_over_bound(violation: Violation) -> Error {
 /// The connection ended, and not by a GOAWAY of the server.
 fn connection_over(error: &h2::Error) -> bool {
     error.is_io() || (error.is_go_away() && !error.is_remote())
+}
+
+/// The server asked for HTTP/1.1 in its GOAWAY and closed the connection: that goes for what it left unanswered, too
+/// (P26). It was not we who ended it.
+fn closed_for_h1(control: &Control, error: &h2::Error) -> bool {
+    let said = |goaway: Goaway| Reason::from(goaway.code) == Reason::HTTP_1_1_REQUIRED;
+    let theirs = |cause: &Error| matches!(cause.kind(), Kind::Goaway | Kind::Io) && !cause.is_timeout();
+    error.is_io()
+        && control.meter.goaway().is_some_and(said)
+        && control.meter.violation().is_none()
+        && !control.is_killed()
+        && control.cause().is_none_or(theirs)
 }
 
 /// Fields of trailers were dropped.

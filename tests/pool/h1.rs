@@ -274,16 +274,19 @@ async fn plain_http_speaks_h2_by_prior_knowledge() {
 
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_needs_http1_gets_it() {
-    // P26: by RST_STREAM, and by GOAWAY; with a body that was kept.
-    for by_goaway in [false, true] {
+    // P26: by RST_STREAM, and by GOAWAY, one that covers the request among them; with a body that was kept.
+    for by in ["reset", "goaway", "end"] {
         let (pool, mut net) = net(H2Pool::builder());
         let request = fetch(&pool, post(uri("https://a/echo"), "a body"));
         let mut peer = net.ready_peer(10).await;
         let stream = peer.next_request().await.head.stream;
-        if by_goaway {
-            peer.send_goaway(0, code::HTTP_1_1_REQUIRED, b"").await;
-        } else {
-            peer.send_rst(stream, code::HTTP_1_1_REQUIRED).await;
+        match by {
+            "reset" => peer.send_rst(stream, code::HTTP_1_1_REQUIRED).await,
+            "goaway" => peer.send_goaway(0, code::HTTP_1_1_REQUIRED, b"").await,
+            _ => {
+                peer.send_goaway(stream, code::HTTP_1_1_REQUIRED, b"").await;
+                peer.shutdown().await;
+            }
         }
         let dial = net.dial().await;
         assert_eq!(dial.offer(), Offer::H1);
