@@ -259,9 +259,12 @@ fn open(
         session.control.stream_over();
         let failure = classify::not_opened(&session.control, error);
         if let Failure::NotSent(cause) = &failure {
-            // The connection failed, though its last words may take their time: nobody is to be sent here again.
+            // The connection is over, though its last words may take their time: nobody is to be sent here again.
             session.control.set_draining();
-            slot.report(|origin, id| origin.failing(id, cause.clone()));
+            slot.report(|origin, id| match cause.is_goaway() {
+                true => origin.goaway(id, cause.clone()),
+                false => origin.failing(id, cause.clone()),
+            });
         }
         failure
     })

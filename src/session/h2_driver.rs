@@ -369,3 +369,99 @@ impl Driver {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http::{Request, Version};
+    use parking_lot::Mutex;
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+    use crate::session::exchange::{Patience, Sending};
+    use crate::session::link::{Failure, Occupied};
+    use crate::stats::{Counters, SessionProtocol, Tally};
+
+    impl Tuning {
+        /// As little as there can be.
+        pub(in crate::session) fn narrow() -> Self {
+            Self {
+                windows: Sizes::new(65_535, 65_535),
+                most_windows: None,
+                max_frame_size: 16_384,
+                max_header_list_size: 16 * 1024,
+                max_send_buffer: 65_535,
+                streams: 1,
+                keep_alive: None,
+                write_timeout: None,
+                body_idle_timeout: None,
+                bounds: Bounds::default(),
+            }
+        }
+    }
+
+    /// How the end of a session was reported.
+    #[derive(Default)]
+    struct Ends(Mutex<Vec<&'static str>>);
+
+    impl Observer for Ends {
+        fn goaway(self: Arc<Self>, _: SessionId, _: Error) {
+            self.0.lock().push("goaway");
+        }
+
+        fn failing(self: Arc<Self>, _: SessionId, _: Error) {
+            self.0.lock().push("failing");
+        }
+
+        fn settings(self: Arc<Self>, _: SessionId, _: u32) {}
+        fn answered(self: Arc<Self>, _: SessionId) {}
+        fn given_up(self: Arc<Self>, _: SessionId) {}
+        fn refused(self: Arc<Self>, _: SessionId) {}
+        fn needs_h1(self: Arc<Self>, _: SessionId) {}
+        fn alive(self: Arc<Self>, _: SessionId) {}
+        fn silent(self: Arc<Self>, _: SessionId) {}
+        fn stalled(self: Arc<Self>, _: SessionId, _: bool) {}
+        fn worn(self: Arc<Self>, _: SessionId) {}
+        fn closed(self: Arc<Self>, _: SessionId, _: Error) {}
+        fn release(self: Arc<Self>, _: SessionId) {}
+        fn park(self: Arc<Self>, _: SessionId) {}
+    }
+
+    // P43: on another thread, a request may meet what h2 has read before the driver reports it.
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_meets_a_goaway_reports_it_as_one() {
+        const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+        const GOAWAY: [u8; 17] = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        for (last_words, reported) in [(&GOAWAY[..], "goaway"), (&[], "failing")] {
+            let (ours, mut theirs) = tokio::io::duplex(4096);
+            let origin: crate::Origin = "https://a".parse().unwrap();
+            let address = Address {
+                session: 1,
+                origin: origin.clone(),
+                version: Version::HTTP_2,
+                peer: None,
+                local: None,
+                authenticated: true,
+            };
+            let connection = Connection::new(ours, Version::HTTP_2);
+            let (session, mut driver) = handshake(connection, &Tuning::narrow(), Arc::new(address))
+                .await
+                .unwrap();
+            theirs.write_all(&SETTINGS).await.unwrap();
+            theirs.write_all(last_words).await.unwrap();
+            drop(theirs);
+            let _ = poll_fn(|cx| Pin::new(&mut driver.connection).poll(cx)).await;
+
+            let ends = Arc::<Ends>::default();
+            let tally = Tally::new(&Arc::new(Counters::new()), &origin).session_opened(SessionProtocol::H2);
+            let id = SessionId {
+                slot: 0,
+                generation: 0,
+            };
+            let slot = Occupied::new(ends.clone(), id, Arc::new(tally).stream_started(), None);
+            let (parts, ()) = Request::get("https://a/").body(()).unwrap().into_parts();
+            let sent = Sending::start(session, slot, &parts, None, Patience::default());
+            assert!(matches!(sent, Err(Failure::NotSent(_))));
+            assert_eq!(*ends.0.lock(), [reported]);
+        }
+    }
+}

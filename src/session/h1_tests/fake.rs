@@ -20,8 +20,6 @@ use crate::session::exchange::Patience;
 use crate::session::h1::H1;
 use crate::session::h2_driver::Tuning;
 use crate::session::link::{Address, Failure, Observer, Occupied};
-use crate::session::meter::Bounds;
-use crate::session::window::Sizes;
 use crate::session::{Body, H1Sending, Outgoing, drive_h1, handshake_h1};
 use crate::state::SessionId;
 use crate::stats::{Counters, SessionProtocol, SessionTally, Tally};
@@ -154,14 +152,14 @@ pub(super) type Attempt = (Result<Response<Body>, Failure>, Option<Outgoing>);
 impl Fake {
     /// A session and its server's end; each direction holds `buffer` bytes.
     pub(super) async fn new(buffer: usize) -> (Self, Server) {
-        Self::tuned(buffer, tuning()).await
+        Self::tuned(buffer, Tuning::narrow()).await
     }
 
     /// The same with `body_idle_timeout`.
     pub(super) async fn impatient(buffer: usize, body_idle_timeout: Duration) -> (Self, Server) {
         let tuning = Tuning {
             body_idle_timeout: Some(body_idle_timeout),
-            ..tuning()
+            ..Tuning::narrow()
         };
         Self::tuned(buffer, tuning).await
     }
@@ -221,24 +219,6 @@ impl Fake {
     /// A request without a body.
     pub(super) fn get(&self, uri: &str) -> JoinHandle<Attempt> {
         self.start(http::Request::get(uri), Outgoing::new(Empty::<Bytes>::new(), 0))
-    }
-}
-
-fn tuning() -> Tuning {
-    Tuning {
-        windows: Sizes {
-            stream: 65_535,
-            connection: 65_535,
-        },
-        most_windows: None,
-        max_frame_size: 16_384,
-        max_header_list_size: 16 * 1024,
-        max_send_buffer: 65_535,
-        streams: 1,
-        keep_alive: None,
-        write_timeout: None,
-        body_idle_timeout: None,
-        bounds: Bounds::default(),
     }
 }
 
