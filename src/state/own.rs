@@ -49,7 +49,7 @@ impl<C: Clone> OriginState<C> {
         }
     }
 
-    /// Dials for those for whom there is room, the oldest first.
+    /// Dials for those for whom there is room, the oldest first. Looks at all who wait for it, as their groups differ.
     pub(super) fn dial_own(&mut self, now: Instant) {
         let mut next = self.pending_own.as_ref().and_then(|pending| pending.head());
         while let Some(slot) = next {
@@ -63,8 +63,6 @@ impl<C: Clone> OriginState<C> {
                 self.waiters.at_mut(slot).own = Own::Dialing;
                 let waiter = self.waiters.id_at(slot);
                 self.start_dial(group, caller.runtime, Some(waiter), now);
-            } else if self.groups.len() == 1 {
-                return;
             }
         }
     }

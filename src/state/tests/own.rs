@@ -82,6 +82,20 @@ fn who_waits_for_room_fails_with_the_pools_closing() {
 }
 
 #[test]
+fn who_moves_to_where_there_is_room_does_not_stand_behind_others() {
+    // P23, P36: on a runtime of its own, of which nothing was known.
+    let mut bench = Bench::new(|limits| limits.max_sessions = 1);
+    let mut own = || {
+        bench
+            .run(|state, now| state.acquire_own(caller(), now))
+            .expect("open")
+    };
+    let [_first, _second, third] = [own(), own(), own()];
+    bench.run(|state, now| state.moved(third, on(7), || now));
+    assert_eq!(bench.dials.last().unwrap().runtime, RuntimeId(7));
+}
+
+#[test]
 fn who_waits_for_room_on_a_runtime_that_ends_dials_where_it_is_polled_next() {
     // P23, P36
     let mut bench = Bench::new(|limits| limits.max_sessions = 1);
