@@ -40,7 +40,13 @@ pub(super) fn start<O: Key>(entry: &Arc<Entry<O>>, order: DialOrder) {
     match entry.core.runtimes.get(order.runtime) {
         // A runtime that has ended drops the future, and the guard in it says so.
         Some(runtime) => {
-            let span = tracing::debug_span!(target: "h2pool", "session", origin = %entry.key.origin());
+            // Of no caller's span: it would stay open as long as the session.
+            let span = tracing::debug_span!(
+                target: "h2pool",
+                parent: None,
+                "session",
+                origin = %entry.key.origin()
+            );
             drop(runtime.handle().spawn(dial.run().instrument(span)));
         }
         None => drop(dial),

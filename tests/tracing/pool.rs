@@ -8,7 +8,9 @@ use h2pool::connect::memory;
 use h2pool::{Error, H2Pool, Origin};
 use http_body_util::Empty;
 use parking_lot::Mutex;
+use tracing::Instrument;
 use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
 /// Keeps the message and the field names of each event of the pool.
@@ -108,4 +110,34 @@ async fn events_carry_the_promised_fields() {
         recorder.fields("session ended").unwrap(),
         ["origin", "session", "reason", "error", "kind"]
     );
+}
+
+/// Keeps which spans of the pool have a parent.
+#[derive(Clone, Default)]
+struct Spans(Arc<Mutex<Vec<(&'static str, bool)>>>);
+
+impl<S: tracing::Subscriber> Layer<S> for Spans {
+    fn on_new_span(&self, attributes: &Attributes<'_>, _: &Id, _: Context<'_, S>) {
+        if attributes.metadata().target() == "h2pool" {
+            let span = (attributes.metadata().name(), !attributes.is_root());
+            self.0.lock().push(span);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_session_belongs_to_no_span_of_its_callers() {
+    // P8, P43: the caller's span ends with its request, the session lasts.
+    let spans = Spans::default();
+    let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(spans.clone()));
+    let (connector, mut listener) = memory::pair::<Origin>();
+    let pool = H2Pool::builder().connector(connector).build().unwrap();
+    let request = http::Request::get("https://a.test/").body(Empty::<Bytes>::new()).unwrap();
+    let request = pool.request(request).instrument(tracing::info_span!("the caller's"));
+    let refuse = async {
+        let refused = Error::connect(std::io::Error::other("refused"));
+        listener.accept().await.unwrap().refuse(refused);
+    };
+    tokio::join!(request, refuse).0.unwrap_err();
+    assert_eq!(*spans.0.lock(), [("session", false)]);
 }
