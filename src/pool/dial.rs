@@ -226,13 +226,24 @@ async fn open<O: Key>(entry: &Entry<O>, order: DialOrder) -> Result<Opened, Erro
     } else {
         Offer::Any
     };
-    let connection = core.connector.connect(&entry.key, offer).await?;
+    let connected = core.connector.connect(&entry.key, offer).await;
+    let connection = connected.map_err(of_connector)?;
     let address = address(&connection, entry.key.origin());
     if connection.version == Version::HTTP_2 {
         let (session, driver) = handshake_h2(connection, &core.tuning, address).await?;
         return Ok(Opened::H2(session, Box::new(driver)));
     }
     open_h1(entry, connection, address).await
+}
+
+/// A connector may be built on a pool, and pass on errors that say nothing about this one.
+fn of_connector(error: Error) -> Error {
+    if error.is_connect() || error.is_config() || error.is_h1_only() {
+        return error;
+    }
+    let late = error.is_timeout();
+    let failed = Error::new(Kind::Connect, "the connector failed").with_source(error);
+    if late { failed.with_timeout() } else { failed }
 }
 
 #[cfg(feature = "http1")]

@@ -3,7 +3,7 @@
 use std::error::Error as _;
 use std::time::Duration;
 
-use h2pool::{Error, H2Pool};
+use h2pool::{Error, H2Pool, Origin};
 
 use crate::support::peer::code;
 use crate::util::*;
@@ -113,5 +113,27 @@ async fn one_failed_dial_is_one_cause_for_all() {
         assert!(error.is_certificate() && error.is_connect() && !error.is_transient());
         let address = |error: &Error| std::ptr::from_ref(error.source().unwrap()).cast::<()>();
         assert_eq!(address(error), address(&causes[0]));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whatever_error_a_connector_returns_is_a_failed_dial() {
+    // P22, P41: one that is built on another pool passes on errors of every kind.
+    for closed in [true, false] {
+        let (inner, _unanswered) = net(H2Pool::builder().acquire_timeout(Duration::from_secs(1)));
+        if closed {
+            inner.close();
+        }
+        let connector = h2pool::connect::from_fn(move |_: &Origin, _| {
+            let proxy = inner.request(get(uri("https://proxy/")));
+            async move { Err(proxy.await.expect_err("it never answers")) }
+        });
+        let pool = H2Pool::builder().connector(connector).build().unwrap();
+        let error = pool.request(get(uri("https://a/"))).await.unwrap_err();
+        assert!(error.is_connect() && error.is_unprocessed(), "{error:?}");
+        assert_eq!((error.is_closed(), error.is_timeout()), (false, !closed), "{error:?}");
+        let chain = chain(&error);
+        assert_eq!((chain.len(), &*chain[0]), (2, "the connector failed (https://a:443)"));
+        assert!(chain[1].contains("https://proxy:443"), "{chain:?}");
     }
 }
