@@ -1,5 +1,6 @@
 //! Waiting for a slot as a request does: with a time limit, statistics, and the pool-wide permit.
 
+use std::borrow::Borrow;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -141,7 +142,7 @@ impl<O: Key> Entry<O> {
         .await;
         drop(queue);
         if let Some(waiting) = counted {
-            waiting.end(&result);
+            waiting.end(outcome(&result));
         }
         result
     }
@@ -203,7 +204,7 @@ impl<O: Key> Entry<O> {
             late.map(|()| Err(self.timed_out("a permit of `limit_concurrency`")))
         })
         .await;
-        waiting.end(&result);
+        waiting.end(outcome(&result));
         result
     }
 
@@ -303,15 +304,15 @@ impl<O: Key> Drop for PermitWait<'_, O> {
 }
 
 /// Counts a wait; dropped before its end, it was cancelled.
-pub(super) struct Waiting<'a> {
-    tally: &'a Tally,
+pub(super) struct Waiting<T: Borrow<Tally>> {
+    tally: T,
     since: Instant,
     ended: bool,
 }
 
-impl<'a> Waiting<'a> {
-    pub(super) fn start(tally: &'a Tally) -> Self {
-        tally.waiter_queued();
+impl<T: Borrow<Tally>> Waiting<T> {
+    pub(super) fn start(tally: T) -> Self {
+        tally.borrow().waiter_queued();
         Self {
             tally,
             since: clock::now(),
@@ -319,25 +320,33 @@ impl<'a> Waiting<'a> {
         }
     }
 
-    pub(super) fn end<T>(mut self, result: &Result<T, Error>) {
+    pub(super) fn end(mut self, outcome: Left) {
         self.ended = true;
-        self.leave(match result {
-            Ok(_) => Left::Served,
-            Err(error) if error.kind() == Kind::Acquire => Left::TimedOut,
-            Err(_) => Left::Failed,
-        });
+        self.leave(outcome);
     }
 
     fn leave(&self, outcome: Left) {
-        self.tally
-            .waiter_left(outcome, clock::now().saturating_duration_since(self.since));
+        let waited = clock::now().saturating_duration_since(self.since);
+        self.tally.borrow().waiter_left(outcome, waited);
     }
 }
 
-impl Drop for Waiting<'_> {
+impl<T: Borrow<Tally>> Drop for Waiting<T> {
     fn drop(&mut self) {
         if !self.ended {
             self.leave(Left::Cancelled);
         }
+    }
+}
+
+fn outcome<T>(result: &Result<T, Error>) -> Left {
+    result.as_ref().map_or_else(failed, |_| Left::Served)
+}
+
+/// How a wait ended that this error ended.
+pub(super) fn failed(error: &Error) -> Left {
+    match error.kind() {
+        Kind::Acquire => Left::TimedOut,
+        _ => Left::Failed,
     }
 }

@@ -9,14 +9,14 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Buf;
 use http::{Request, Response};
 use tokio::sync::futures::OwnedNotified;
 use tower_service::Service;
 
-use super::acquire::Waited;
+use super::acquire::{Waited, Waiting, failed};
 use super::core::closed;
 use super::entry::Entry;
 use super::handle::Lifeline;
@@ -29,6 +29,7 @@ use crate::error::{BoxError, Error};
 use crate::origin::{Key, Origin};
 use crate::session::{Body, Outgoing};
 use crate::state::{Caller, Failure};
+use crate::stats::{Left, Tally};
 
 /// A service for one origin, made by [`H2Pool::origin`](crate::H2Pool::origin).
 ///
@@ -82,6 +83,8 @@ struct Wait<O: Key> {
     caller: Caller,
     /// `None` until it really waits.
     waited: Option<Pin<Box<Waited>>>,
+    /// The same.
+    counted: Option<Waiting<Tally>>,
     /// The handle is closed, which the origin does not tell where other handles share it.
     closing: Option<Pin<Box<OwnedNotified>>>,
 }
@@ -115,6 +118,9 @@ impl<O: Key> OriginPool<O> {
 
     fn poll_slot(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         if self.lifeline.is_closed() {
+            if let Readiness::Waiting(wait) = &mut self.ready {
+                wait.leave(Left::Failed);
+            }
             self.ready = Readiness::Idle;
             return Poll::Ready(Err(closed().with_origin(self.key.origin())));
         }
@@ -180,6 +186,7 @@ impl<O: Key> OriginPool<O> {
             runtime,
             caller,
             waited: None,
+            counted: None,
             closing,
         }))
     }
@@ -194,8 +201,30 @@ enum Ended {
     Failed(Error),
 }
 
+impl Ended {
+    fn outcome(&self) -> Left {
+        match self {
+            Self::Held => Left::Served,
+            Self::Again => Left::Failed,
+            Self::Failed(error) => failed(error),
+        }
+    }
+}
+
 impl<O: Key> Wait<O> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
+        let ended = ready!(self.poll_end(cx));
+        self.leave(ended.outcome());
+        Poll::Ready(ended)
+    }
+
+    fn leave(&mut self, outcome: Left) {
+        if let Some(waiting) = self.counted.take() {
+            waiting.end(outcome);
+        }
+    }
+
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
         let entry = self.queue.env().clone();
         if !self.runtime.is_current() {
             match entry.caller(true, true) {
@@ -213,6 +242,7 @@ impl<O: Key> Wait<O> {
         }
         let waited = self.waited.get_or_insert_with(|| Box::pin(Waited::default()));
         if waited.as_mut().let_in() {
+            self.counted = Some(Waiting::start(entry.tally.clone()));
             entry.arm_here(&self.runtime);
         }
         if let Some(closing) = &mut self.closing {

@@ -1,6 +1,10 @@
 //! What the pool shows of itself, read from memory (P40, P43).
 
+use std::time::Duration;
+
+use futures_util::FutureExt;
 use h2pool::{H2Pool, SessionProtocol, SessionState, Stats};
+use tower::Service;
 
 use crate::support::peer::code;
 use crate::support::server::Server;
@@ -104,4 +108,40 @@ async fn what_happened_is_counted() {
     pass(10.0).await;
     let session = &pool.sessions()[0];
     assert_eq!((session.idle.unwrap().as_secs(), session.age.as_secs()), (10, 12));
+}
+
+#[tokio::test(start_paused = true)]
+async fn waits_by_readiness_are_counted_as_others_are() {
+    // P29, P40, P43
+    let builder = H2Pool::builder()
+        .max_sessions(1)
+        .streams_per_session(1)
+        .acquire_timeout(Duration::from_secs(1));
+    let (pool, server) = with_server(builder, Server::builder());
+    let running = fetch(&pool, get(uri("https://a/gate")));
+    server.gate("").until_waiting(1).await;
+    let before = pool.stats();
+    let mut service = pool.origin(origin("https://a"));
+    service.ready().await.unwrap();
+    let late = service.call(get(uri("https://a/"))).await.unwrap_err();
+    assert!(late.is_timeout(), "{late:?}");
+    let mut dropped = service.clone();
+    assert!(dropped.ready().now_or_never().is_none());
+    assert!(service.ready().now_or_never().is_none());
+    assert_eq!(pool.stats().waiters, 2);
+    drop(dropped);
+    server.gate("").open();
+    service.ready().await.unwrap();
+    join(running).await.unwrap();
+    let after = pool.stats();
+    assert_eq!(
+        (
+            after.waits - before.waits,
+            after.acquire_timeouts - before.acquire_timeouts,
+            after.waiters_cancelled - before.waiters_cancelled
+        ),
+        (3, 1, 1)
+    );
+    assert_eq!((after.wait_time - before.wait_time).as_secs(), 1);
+    assert_eq!(after.waiters, 0);
 }
