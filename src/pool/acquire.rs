@@ -5,7 +5,7 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use pin_project_lite::pin_project;
 use tokio::runtime::{Handle, Id};
@@ -255,7 +255,7 @@ pin_project! {
         let_in: bool,
         // Runs from where it first had to wait.
         #[pin]
-        timer: Timer,
+        limit: Timer,
     }
 }
 
@@ -284,14 +284,17 @@ impl Waited {
         here: Option<Id>,
         cx: &mut Context<'_>,
     ) -> Poll<()> {
-        let Some(timeout) = some(entry.core.config.acquire_timeout) else {
-            return Poll::Pending;
-        };
-        match here {
-            Some(here) => self.project().timer.poll(timeout, here, cx),
-            None => Poll::Pending,
+        match (some(entry.core.config.acquire_timeout), here) {
+            (Some(timeout), Some(here)) => self.project().limit.poll(timeout, here, cx),
+            _ => Poll::Pending,
         }
     }
+}
+
+/// A pause within a request.
+pub(super) async fn pause(length: Duration) -> Result<(), Error> {
+    let mut timer = pin!(Timer::default());
+    poll_fn(|cx| timer.as_mut().poll_here(length, cx)).await
 }
 
 /// Counts a permit's waiter while it waits.

@@ -21,7 +21,7 @@ use std::time::Duration;
 use http::request::Parts;
 use http::{Request, Response, StatusCode, Version};
 
-use super::acquire::{Held, Waited, Want};
+use super::acquire::{Held, Waited, Want, pause};
 use super::entry::{Entry, Wire};
 use super::fallback::RequestBody;
 use super::handle::Lifeline;
@@ -324,8 +324,7 @@ impl<O: Key> Exchange<O> {
         if *replays >= max {
             return Err(error);
         }
-        self.again(&error, replays).await;
-        Ok(())
+        self.again(&error, replays).await
     }
 
     /// The server wants HTTP/1.1 for the request (P26). That is no replay that `max_replays` could forbid; it bounds how
@@ -341,8 +340,7 @@ impl<O: Key> Exchange<O> {
             let error = Error::new(Kind::H1Only, message).with_source(error);
             return Err(self.entry.name(error));
         }
-        self.again(&error, replays).await;
-        Ok(())
+        self.again(&error, replays).await
     }
 
     /// The error with its origin's name, or as a failure where the body was consumed.
@@ -356,7 +354,7 @@ impl<O: Key> Exchange<O> {
     }
 
     /// One more replay, after a pause from the second one on.
-    async fn again(&mut self, error: &Error, replays: &mut usize) {
+    async fn again(&mut self, error: &Error, replays: &mut usize) -> Result<(), Error> {
         *replays += 1;
         self.entry.tally.replayed();
         tracing::debug!(
@@ -367,11 +365,13 @@ impl<O: Key> Exchange<O> {
             kind = error.kind_name(),
             "replayed"
         );
-        if *replays >= 2 {
-            let doublings = u32::try_from(*replays - 2).unwrap_or(u32::MAX).min(6);
-            let jitter = 0.5 + 0.5 * self.entry.core.random();
-            tokio::time::sleep((REPLAY_PAUSE * (1 << doublings)).mul_f64(jitter)).await;
+        if *replays < 2 {
+            return Ok(());
         }
+        let doublings = u32::try_from(*replays - 2).unwrap_or(u32::MAX).min(6);
+        let jitter = 0.5 + 0.5 * self.entry.core.random();
+        let paused = pause((REPLAY_PAUSE * (1 << doublings)).mul_f64(jitter)).await;
+        paused.map_err(|error| self.entry.name(error))
     }
 
     fn rewind(&mut self) -> bool {
@@ -402,5 +402,40 @@ impl<O: Key> Exchange<O> {
             .call(request, self.entry.key.origin())
             .await
             .map_err(|error| self.entry.name(error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio_test::task::spawn;
+
+    use super::*;
+    use crate::connect::memory::pair;
+    use crate::{Builder, Origin};
+
+    fn exchange(builder: Builder) -> Exchange<Origin> {
+        let (connector, _) = pair::<Origin>();
+        let core = builder.connector(connector).core().unwrap();
+        let entry = core.entry(&"https://a".parse().unwrap()).unwrap();
+        let (parts, ()) = Request::get("https://a/").body(()).unwrap().into_parts();
+        Exchange::new(Lifeline::new(core), entry, parts, None)
+    }
+
+    #[test]
+    fn the_pause_before_a_replay_outlives_the_runtime_where_it_began() {
+        // P21, P36
+        let runtime = || {
+            let mut builder = tokio::runtime::Builder::new_current_thread();
+            builder.enable_all().start_paused(true).build().unwrap()
+        };
+        let mut exchange = exchange(Builder::new());
+        let refused = Error::new(Kind::Reset, "refused");
+        let mut replays = 1;
+        let mut again = spawn(Box::pin(exchange.again(&refused, &mut replays)));
+        let first = runtime();
+        assert!(first.block_on(async { again.poll() }).is_pending());
+        drop(first);
+        runtime().block_on(again.into_inner()).unwrap();
+        assert_eq!(replays, 2);
     }
 }
