@@ -11,6 +11,7 @@ use pin_project_lite::pin_project;
 use tokio::runtime::{Handle, Id, TryCurrentError};
 use tokio::time::Sleep;
 
+use crate::clock;
 use crate::error::Error;
 
 pin_project! {
@@ -56,6 +57,12 @@ impl Timer {
             Err(error) => Poll::Ready(Err(outside(error))),
         }
     }
+
+    /// How long ago it should have fired, if that is so.
+    pub(crate) fn passed(&self) -> Option<Duration> {
+        let due = self.sleep.as_ref()?.deadline().into_std();
+        clock::now().checked_duration_since(due)
+    }
 }
 
 /// The error of whoever polls outside of any runtime.
@@ -72,7 +79,6 @@ mod tests {
     use tokio::runtime::{Builder, Runtime};
 
     use super::*;
-    use crate::clock;
 
     const LIMIT: Duration = Duration::from_secs(5);
 

@@ -277,6 +277,15 @@ impl Waited {
         self.let_in
     }
 
+    /// For a wait that may have been left alone: a limit that passed while nobody polled says nothing about whoever polls
+    /// now, and runs anew.
+    pub(super) fn resume(self: Pin<&mut Self>) {
+        let mut limit = self.project().limit;
+        if limit.passed().is_some_and(|since| since >= UNWATCHED) {
+            limit.set(Timer::default());
+        }
+    }
+
     /// Ready when `acquire_timeout` has passed; `here` is the runtime that polls.
     pub(super) fn poll_timeout<O: Key>(
         self: Pin<&mut Self>,
@@ -290,6 +299,9 @@ impl Waited {
         }
     }
 }
+
+/// A task that waits is polled sooner than this after its limit has passed, or the runtime is in worse trouble.
+const UNWATCHED: Duration = Duration::from_millis(250);
 
 /// A pause within a request.
 pub(super) async fn pause(length: Duration) -> Result<(), Error> {

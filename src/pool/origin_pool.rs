@@ -245,6 +245,7 @@ impl<O: Key> Wait<O> {
             self.counted = Some(Waiting::start(entry.tally.clone()));
             entry.arm_here(&self.runtime);
         }
+        waited.as_mut().resume();
         if let Some(closing) = &mut self.closing {
             if closing.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Ended::Again);
