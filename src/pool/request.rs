@@ -331,10 +331,11 @@ impl<O: Key> Exchange<O> {
     /// often a connector may answer in HTTP/2 all the same.
     async fn turn_to_h1(&mut self, error: Error, replays: &mut usize) -> Result<(), Error> {
         let core = self.entry.core.clone();
-        let error = self.rewind_or(error)?;
         if !core.speaks_h1() && core.fallback.is_none() {
+            let error = self.entry.name(error);
             return Err(self.entry.name(core.only_h1().with_source(error)));
         }
+        let error = self.rewind_or(error)?;
         if *replays >= core.config.max_replays.max(1) {
             let message = "the server wants HTTP/1.1 for the request, and the connector has none";
             let error = Error::new(Kind::H1Only, message).with_source(error);
@@ -437,5 +438,18 @@ mod tests {
         drop(first);
         runtime().block_on(again.into_inner()).unwrap();
         assert_eq!(replays, 2);
+    }
+
+    #[cfg(not(feature = "http1"))]
+    #[tokio::test]
+    async fn an_origin_that_wants_http1_is_called_so_whatever_became_of_the_body() {
+        // P26, P27, P41
+        let mut body = Outgoing::new(http_body_util::Full::<bytes::Bytes>::from("x"), 0).unwrap();
+        poll_fn(|cx| body.poll_frame(cx)).await.unwrap().unwrap();
+        let mut exchange = exchange(Builder::new());
+        exchange.body = Some(body);
+        let required = Error::new(Kind::Reset, "HTTP_1_1_REQUIRED").with_unprocessed(true);
+        let error = exchange.turn_to_h1(required, &mut 0).await.unwrap_err();
+        assert!(error.is_h1_only() && error.is_unprocessed(), "{error:?}");
     }
 }
