@@ -87,10 +87,14 @@ impl<O: Key> Entry<O> {
     }
 
     /// A session of its own, for a request that was misdirected on a shared one (P23); still without the permit.
-    pub(super) async fn acquire_own(self: &Arc<Self>, empty: bool) -> Option<Result<Slot<Self>, Error>> {
-        let (runtime, caller) = self.caller(empty, false).ok()?;
-        let queue = Queue::own(self.clone(), caller)?;
-        Some(self.wait(queue, runtime, caller, pin!(Waited::default())).await)
+    /// `None` where none may be opened.
+    pub(super) async fn acquire_own(self: &Arc<Self>, empty: bool) -> Result<Option<Slot<Self>>, Error> {
+        let (runtime, caller) = self.caller(empty, false)?;
+        let Some(queue) = Queue::own(self.clone(), caller) else {
+            return Ok(None);
+        };
+        let slot = self.wait(queue, runtime, caller, pin!(Waited::default())).await?;
+        Ok(Some(slot))
     }
 
     /// The runtime of the caller, and the caller as the state knows it.

@@ -1,5 +1,7 @@
 //! What keeps a pool open: its handles, and the process-wide pool (P35).
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -7,9 +9,10 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
 
-use super::acquire::{Held, Want};
+use super::acquire::{Held, Waited, Want};
 use super::core::{Core, closed};
 use super::entry::Entry;
+use super::lease::Slot;
 use super::members::{Members, Membership};
 use super::settings::some;
 use crate::error::Error;
@@ -122,20 +125,43 @@ impl<O: Key> Lifeline<O> {
     /// its look-up and now is made anew, and `entry` becomes that.
     pub(super) async fn acquire(&self, entry: &mut Arc<Entry<O>>, want: Want) -> Result<Held<O>, Error> {
         loop {
-            match self.acquire_once(entry, want).await {
+            match self.while_open(entry, entry.acquire(want)).await {
                 Err(error) if error.is_closed() && !self.is_closed() => *entry = self.entry(&entry.key)?,
                 acquired => return acquired,
             }
         }
     }
 
-    async fn acquire_once(&self, entry: &Arc<Entry<O>>, want: Want) -> Result<Held<O>, Error> {
+    /// The permit for a slot, unless this handle is closed while it is waited for.
+    pub(super) async fn with_permit(
+        &self,
+        slot: Slot<Entry<O>>,
+        waited: Pin<&mut Waited>,
+    ) -> Result<Held<O>, Error> {
+        let entry = slot.env().clone();
+        self.while_open(&entry, entry.with_permit(slot, waited)).await
+    }
+
+    /// A session that nobody else uses, unless this handle is closed while it is opened; `None` where none may be opened.
+    pub(super) async fn acquire_own(
+        &self,
+        entry: &Arc<Entry<O>>,
+        empty: bool,
+    ) -> Result<Option<Slot<Entry<O>>>, Error> {
+        self.while_open(entry, entry.acquire_own(empty)).await
+    }
+
+    async fn while_open<T>(
+        &self,
+        entry: &Entry<O>,
+        wait: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
         if self.shared.is_none() {
-            return entry.acquire(want).await;
+            return wait.await;
         }
         tokio::select! {
             biased;
-            acquired = entry.acquire(want) => acquired,
+            result = wait => result,
             () = self.wait_closing() => Err(entry.name(closed())),
         }
     }

@@ -357,6 +357,70 @@ mod tests {
         assert!(two.poll().is_pending());
     }
 
+    fn get() -> Request<http_body_util::Empty<bytes::Bytes>> {
+        Request::get("https://a/")
+            .body(http_body_util::Empty::new())
+            .unwrap()
+    }
+
+    /// A server that answers with 421 as often as it says, and then not any more.
+    async fn serve(io: tokio::io::DuplexStream, misdirected: usize) {
+        let mut server = h2::server::handshake(io).await.unwrap();
+        let mut kept = Vec::new();
+        while let Some(Ok((_, mut respond))) = server.accept().await {
+            if kept.len() < misdirected {
+                let response = Response::builder().status(421).body(()).unwrap();
+                respond.send_response(response, true).unwrap();
+            }
+            kept.push(respond);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_waits_for_its_permit_ends_when_its_handle_is_closed() {
+        // P15, P20, P35
+        static POOLS: Members<Arc<Core<Origin>>> = Members::new();
+        let (connector, mut listener) = pair::<Origin>();
+        let builder = Builder::new().connector(connector).limit_concurrency(1);
+        let core = builder.core().unwrap();
+        let closing = Lifeline::join_in(&POOLS, core.clone(), true).unwrap();
+        let staying = Lifeline::join_in(&POOLS, core, true).unwrap();
+        let key: Origin = "https://a".parse().unwrap();
+        let mut holder = OriginPool::new(staying, key.clone());
+        let mut running = spawn(holder.call(get()));
+        assert!(running.poll().is_pending());
+        let io = listener.accept().await.unwrap().accept(http::Version::HTTP_2);
+        tokio::spawn(serve(io, 0));
+        let mut service = OriginPool::new(closing.clone(), key);
+        service.ready().await.unwrap();
+        assert!(running.poll().is_pending());
+        let mut call = spawn(service.call(get()));
+        assert!(call.poll().is_pending());
+        closing.close();
+        assert!(call.is_woken());
+        assert!(matches!(call.poll(), Poll::Ready(Err(error)) if error.is_closed()));
+        assert!(running.poll().is_pending());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_misdirected_call_is_answered_as_it_is_when_its_handle_is_closed() {
+        // P20, P23, P35: a session of its own is not waited for any more.
+        static POOLS: Members<Arc<Core<Origin>>> = Members::new();
+        let (connector, mut listener) = pair::<Origin>();
+        let core = Builder::new().connector(connector).core().unwrap();
+        let closing = Lifeline::join_in(&POOLS, core.clone(), true).unwrap();
+        let _staying = Lifeline::join_in(&POOLS, core, true).unwrap();
+        let mut service = OriginPool::new(closing.clone(), "https://a".parse().unwrap());
+        let call = tokio::spawn(service.call(get()));
+        let io = listener.accept().await.unwrap().accept(http::Version::HTTP_2);
+        tokio::spawn(serve(io, 1));
+        let _never_answered = listener.accept().await.unwrap();
+        let before = crate::clock::now();
+        closing.close();
+        assert_eq!(call.await.unwrap().unwrap().status(), 421);
+        assert_eq!(crate::clock::now(), before);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn readiness_outlives_an_origin_that_was_forgotten_as_somebody_came() {
         // P29, P39: it was found idle; who had looked it up by then waits at its successor, whatever came first.

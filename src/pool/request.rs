@@ -259,7 +259,7 @@ impl<O: Key> Exchange<O> {
         self.entry.tally.replayed();
         // Its permit, which may be the only one, goes before another is asked for.
         drop(response);
-        let own = self.entry.with_permit(own, pin!(Waited::new(true))).await?;
+        let own = self.lifeline.with_permit(own, pin!(Waited::new(true))).await?;
         Ok(Redirected::To(own))
     }
 
@@ -384,7 +384,8 @@ impl<O: Key> Exchange<O> {
         if !self.rewind() {
             return None;
         }
-        self.entry.acquire_own(empty).await?.ok()
+        let own = self.lifeline.acquire_own(&self.entry, empty).await;
+        own.ok().flatten()
     }
 
     async fn fall_back(&mut self) -> Result<Response<Body>, Error> {

@@ -71,7 +71,10 @@ impl<O: Key> Running<O> {
             Ticket::Slot(slot) => {
                 return slow(exchange, |mut exchange| {
                     Box::pin(async move {
-                        let held = exchange.entry.with_permit(slot, pin!(Waited::new(true))).await?;
+                        let held = exchange
+                            .lifeline
+                            .with_permit(slot, pin!(Waited::new(true)))
+                            .await?;
                         exchange.run(Standing::with(Some(held), true)).await
                     })
                 });
