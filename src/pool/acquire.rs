@@ -27,8 +27,11 @@ use crate::timer::{Timer, outside};
 /// A slot, with the permit of `limit_concurrency` where that is on.
 pub(crate) struct Held<O: Key> {
     pub(super) slot: Slot<Entry<O>>,
-    pub(super) permit: Option<OwnedSemaphorePermit>,
+    pub(super) permit: Option<Permit>,
 }
+
+/// A permit of `limit_concurrency`, which a request shares with its stream: lost the one, it goes on with the other.
+pub(super) type Permit = Arc<OwnedSemaphorePermit>;
 
 /// How a slot is asked for.
 #[derive(Clone, Copy, Debug)]
@@ -75,15 +78,22 @@ impl<O: Key> Entry<O> {
         })
     }
 
-    /// A slot on a session of this origin, for a caller that [found none](Self::try_acquire) at once.
-    pub(super) async fn acquire(self: &Arc<Self>, want: Want) -> Result<Held<O>, Error> {
+    /// A slot on a session of this origin, for a caller that [found none](Self::try_acquire) at once. One that has a permit
+    /// keeps it if the slot is there now, and gives it to others before it waits: a dead origin hoards none (P15).
+    pub(super) async fn acquire(
+        self: &Arc<Self>,
+        want: Want,
+        mut waited: Pin<&mut Waited>,
+        permit: &mut Option<Permit>,
+    ) -> Result<Held<O>, Error> {
         let (runtime, caller) = self.caller(want.empty, false)?;
         let queue = if want.first { Queue::first } else { Queue::last };
-        let mut waited = pin!(Waited::new(want.first));
-        let slot = self
-            .wait(queue(self.clone(), caller), runtime, caller, waited.as_mut())
-            .await?;
-        self.with_permit(slot, waited).await
+        let queue = queue(self.clone(), caller);
+        let slot = self.wait(queue, runtime, caller, waited.as_mut(), permit).await?;
+        match permit.take() {
+            kept @ Some(_) => Ok(Held { slot, permit: kept }),
+            None => self.with_permit(slot, waited).await,
+        }
     }
 
     /// A session of its own, for a request that was misdirected on a shared one (P23); still without the permit.
@@ -93,7 +103,8 @@ impl<O: Key> Entry<O> {
         let Some(queue) = Queue::own(self.clone(), caller) else {
             return Ok(None);
         };
-        let slot = self.wait(queue, runtime, caller, pin!(Waited::default())).await?;
+        let waited = pin!(Waited::default());
+        let slot = self.wait(queue, runtime, caller, waited, &mut None).await?;
         Ok(Some(slot))
     }
 
@@ -120,6 +131,7 @@ impl<O: Key> Entry<O> {
         mut runtime: Arc<Runtime>,
         mut caller: Caller,
         mut waited: Pin<&mut Waited>,
+        permit: &mut Option<Permit>,
     ) -> Result<Slot<Self>, Error> {
         let mut counted = None;
         let result = poll_fn(|cx| {
@@ -133,6 +145,7 @@ impl<O: Key> Entry<O> {
             if let Poll::Ready(outcome) = queue.poll_on(cx, caller) {
                 return Poll::Ready(outcome.map_err(|refusal| self.refused(refusal)));
             }
+            *permit = None;
             if counted.is_none() || moved {
                 counted.get_or_insert_with(|| Waiting::start(&self.tally));
                 self.arm_here(&runtime);
@@ -175,13 +188,13 @@ impl<O: Key> Entry<O> {
         if let Ok(permit) = permits.clone().try_acquire_owned() {
             return Ok(Held {
                 slot,
-                permit: Some(permit),
+                permit: Some(Arc::new(permit)),
             });
         }
         let permit = self.wait_permit(permits.clone(), waited).await?;
         Ok(Held {
             slot,
-            permit: Some(permit),
+            permit: Some(Arc::new(permit)),
         })
     }
 

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
 
-use super::acquire::{Held, Waited, Want};
+use super::acquire::{Held, Permit, Waited, Want};
 use super::core::{Core, closed};
 use super::entry::Entry;
 use super::lease::Slot;
@@ -122,10 +122,17 @@ impl<O: Key> Lifeline<O> {
     }
 
     /// A slot, unless this handle is closed while it is waited for. An origin that was forgotten for want of use between
-    /// its look-up and now is made anew, and `entry` becomes that.
-    pub(super) async fn acquire(&self, entry: &mut Arc<Entry<O>>, want: Want) -> Result<Held<O>, Error> {
+    /// its look-up and now is made anew, and `entry` becomes that. See [`Entry::acquire`] for the permit.
+    pub(super) async fn acquire(
+        &self,
+        entry: &mut Arc<Entry<O>>,
+        want: Want,
+        mut waited: Pin<&mut Waited>,
+        permit: &mut Option<Permit>,
+    ) -> Result<Held<O>, Error> {
         loop {
-            match self.while_open(entry, entry.acquire(want)).await {
+            let acquired = entry.acquire(want, waited.as_mut(), permit);
+            match self.while_open(entry, acquired).await {
                 Err(error) if error.is_closed() && !self.is_closed() => *entry = self.entry(&entry.key)?,
                 acquired => return acquired,
             }

@@ -27,18 +27,18 @@ mod shared;
 mod sight;
 
 use std::fmt;
+use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::Buf;
 use http::{Request, Response};
-use tokio::sync::OwnedSemaphorePermit;
 
-use self::acquire::{Held, Want};
+use self::acquire::{Held, Permit, Waited, Want};
 use self::entry::Entry;
 use self::handle::Lifeline;
 use self::lease::Right;
-use self::request::Exchange;
-use self::running::{Running, Ticket};
+use self::request::{Exchange, Ticket};
+use self::running::Running;
 use self::shared::run;
 use crate::builder::Builder;
 use crate::clock;
@@ -154,7 +154,9 @@ impl<O: Key> H2Pool<O> {
         let (right, permit) = match entry.try_lease(want) {
             Ok(right) => (right, None),
             Err(mut entry) => {
-                let Held { slot, permit } = self.lifeline.acquire(&mut entry, want).await?;
+                let waited = pin!(Waited::default());
+                let Held { slot, permit } =
+                    self.lifeline.acquire(&mut entry, want, waited, &mut None).await?;
                 (slot.into_right(), permit)
             }
         };
@@ -254,7 +256,7 @@ impl<O: Key> fmt::Debug for H2Pool<O> {
 /// ```
 pub struct Lease<O: Key = Origin> {
     right: Right<Entry<O>>,
-    permit: Option<OwnedSemaphorePermit>,
+    permit: Option<Permit>,
     lifeline: Arc<Lifeline<O>>,
 }
 
@@ -280,16 +282,16 @@ impl<O: Key> Lease<O> {
         let (mut parts, body) = request.into_parts();
         service::complete(&mut parts, entry.key.origin())?;
         let body = Outgoing::new(body, entry.core.config.replay_buffer);
+        let mut exchange = Exchange::new(self.lifeline, entry, parts, body);
         let (right, permit) = (self.right, self.permit);
         let ticket = match right.claim() {
             Some(slot) => Ticket::Held(Held { slot, permit }),
             None => {
-                // Before another is asked for.
-                drop(permit);
+                exchange.keep(permit);
                 Ticket::Returning
             }
         };
-        Running::new(Exchange::new(self.lifeline, entry, parts, body), ticket).await
+        Running::new(exchange, ticket).await
     }
 }
 

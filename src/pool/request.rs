@@ -13,7 +13,7 @@
 //! ```
 
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -21,7 +21,7 @@ use std::time::Duration;
 use http::request::Parts;
 use http::{Request, Response, StatusCode, Version};
 
-use super::acquire::{Held, Waited, Want, pause};
+use super::acquire::{Held, Permit, Waited, Want, pause};
 use super::entry::{Entry, Wire};
 use super::fallback::RequestBody;
 use super::handle::Lifeline;
@@ -49,6 +49,8 @@ pub(super) struct Exchange<O: Key> {
     pub(super) entry: Arc<Entry<O>>,
     pub(super) parts: Parts,
     pub(super) body: Option<Outgoing>,
+    /// That of the last attempt, as long as there is no response: the next one goes on with it.
+    permit: Option<Permit>,
     /// It had none from the start.
     empty: bool,
     /// The server of the last attempt proved who it is.
@@ -61,23 +63,33 @@ pub(super) struct Exchange<O: Key> {
     ambiguous: bool,
 }
 
+/// What a caller comes with.
+pub(super) enum Ticket<O: Key> {
+    Nothing,
+    /// It had its turn.
+    Returning,
+    /// A slot, without the permit of `limit_concurrency`.
+    Slot(Slot<Entry<O>>),
+    Held(Held<O>),
+}
+
 /// Where a request stands that is not at its beginning.
 pub(super) struct Standing<O: Key> {
-    /// A slot that it has already.
-    pub(super) held: Option<Held<O>>,
-    /// The caller had its turn.
-    pub(super) first: bool,
+    ticket: Ticket<O>,
     /// What the first attempt came to.
-    pub(super) sent: Option<Result<Response<Body>, Failure>>,
+    sent: Option<Result<Response<Body>, Failure>>,
 }
 
 impl<O: Key> Standing<O> {
-    /// It has a slot, or none yet.
-    pub(super) fn with(held: Option<Held<O>>, first: bool) -> Self {
+    fn with(ticket: Ticket<O>) -> Self {
+        Self { ticket, sent: None }
+    }
+
+    /// The first attempt was made.
+    pub(super) fn after(sent: Result<Response<Body>, Failure>) -> Self {
         Self {
-            held,
-            first,
-            sent: None,
+            ticket: Ticket::Returning,
+            sent: Some(sent),
         }
     }
 }
@@ -123,6 +135,7 @@ impl<O: Key> Exchange<O> {
             parts,
             empty: body.is_none(),
             body,
+            permit: None,
             authenticated: false,
             spared: 0,
             spared_early: 0,
@@ -132,25 +145,37 @@ impl<O: Key> Exchange<O> {
 }
 
 impl<O: Key> Exchange<O> {
+    /// A permit from before the first attempt.
+    pub(super) fn keep(&mut self, permit: Option<Permit>) {
+        self.permit = permit;
+    }
+
+    /// The response is there: nothing follows, and the permit is the stream's alone.
+    pub(super) fn let_go(&mut self) {
+        self.permit = None;
+    }
+
     /// The first attempt, as far as it goes without waiting; what else is to be done, [`run`](Self::run) does.
-    pub(super) fn begin(&mut self, held: Option<Held<O>>, first: bool) -> Result<Sending, Box<Standing<O>>> {
-        if held.is_none() && (self.lifeline.is_closed() || self.entry.goes_elsewhere()) {
-            return Err(Box::new(Standing::with(None, first)));
+    pub(super) fn begin(&mut self, ticket: Ticket<O>) -> Result<Sending, Box<Standing<O>>> {
+        match self.at_once(ticket) {
+            Ok(held) => self
+                .start(held)
+                .map_err(|failure| Box::new(Standing::after(Err(failure)))),
+            Err(ticket) => Err(Box::new(Standing::with(ticket))),
         }
-        let held = match held {
-            Some(held) => held,
-            None => match self.entry.clone().try_acquire(self.want(first)) {
-                Ok(held) => held,
-                Err(_) => return Err(Box::new(Standing::with(None, first))),
-            },
-        };
-        self.start(held).map_err(|failure| {
-            Box::new(Standing {
-                held: None,
-                first: true,
-                sent: Some(Err(failure)),
-            })
-        })
+    }
+
+    /// A slot, and its permit, that are there for the taking.
+    fn at_once(&self, ticket: Ticket<O>) -> Result<Held<O>, Ticket<O>> {
+        match ticket {
+            Ticket::Held(held) => Ok(held),
+            Ticket::Slot(slot) if self.entry.core.permits.is_none() => Ok(Held { slot, permit: None }),
+            Ticket::Nothing if !self.lifeline.is_closed() && !self.entry.goes_elsewhere() => {
+                let acquired = self.entry.clone().try_acquire(self.want(false));
+                acquired.map_err(|_| Ticket::Nothing)
+            }
+            ticket => Err(ticket),
+        }
     }
 
     fn want(&self, first: bool) -> Want {
@@ -173,12 +198,8 @@ impl<O: Key> Exchange<O> {
     }
 
     async fn attempts(&mut self, standing: Standing<O>) -> Result<Response<Body>, Error> {
-        let Standing {
-            held: mut next,
-            first,
-            mut sent,
-        } = standing;
-        if sent.is_none() && next.is_none() {
+        let Standing { mut ticket, mut sent } = standing;
+        if sent.is_none() && matches!(ticket, Ticket::Nothing | Ticket::Returning) {
             if self.lifeline.is_closed() {
                 return Err(self.entry.name(super::core::closed()));
             }
@@ -186,14 +207,14 @@ impl<O: Key> Exchange<O> {
                 return Box::pin(self.fall_back()).await;
             }
         }
-        let mut want = self.want(first);
+        let mut want = self.want(!matches!(ticket, Ticket::Nothing));
+        let mut waited = pin!(Waited::new(want.first));
         let mut replays = 0;
         let mut misdirected = false;
         loop {
-            let answer = match (sent.take(), next.take()) {
-                (Some(answer), _) => answer,
-                (None, Some(held)) => self.send(held).await,
-                (None, None) => match Box::pin(self.lifeline.acquire(&mut self.entry, want)).await {
+            let answer = match sent.take() {
+                Some(answer) => answer,
+                None => match Box::pin(self.acquire(ticket, want, waited.as_mut())).await {
                     Ok(held) => self.send(held).await,
                     Err(error) if error.is_h1_only() && self.entry.core.fallback.is_some() => {
                         return Box::pin(self.fall_back()).await;
@@ -201,12 +222,13 @@ impl<O: Key> Exchange<O> {
                     Err(error) => return Err(error),
                 },
             };
+            ticket = Ticket::Returning;
             want.first = true;
             let failure = match answer {
                 Ok(response) if response.status() == StatusCode::MISDIRECTED_REQUEST && !misdirected => {
                     misdirected = true;
                     match Box::pin(self.redirect(response, want)).await? {
-                        Redirected::To(own) => next = Some(own),
+                        Redirected::To(own) => ticket = Ticket::Held(own),
                         Redirected::Not(response) => return Ok(*response),
                     }
                     continue;
@@ -214,8 +236,31 @@ impl<O: Key> Exchange<O> {
                 Ok(response) => return Ok(response),
                 Err(failure) => failure,
             };
+            if !matches!(failure, Failure::NotSent(_)) {
+                // It was on its way meanwhile, and did not wait.
+                waited.set(Waited::new(true));
+            }
             if self.follow(failure, want, &mut replays).await? {
                 return Box::pin(self.fall_back()).await;
+            }
+        }
+    }
+
+    /// A slot with its permit, for a request that comes with less.
+    async fn acquire(
+        &mut self,
+        ticket: Ticket<O>,
+        want: Want,
+        waited: Pin<&mut Waited>,
+    ) -> Result<Held<O>, Error> {
+        match ticket {
+            Ticket::Held(held) => Ok(held),
+            Ticket::Slot(slot) => self.lifeline.with_permit(slot, waited).await,
+            Ticket::Nothing | Ticket::Returning => {
+                let acquired = self
+                    .lifeline
+                    .acquire(&mut self.entry, want, waited, &mut self.permit);
+                acquired.await
             }
         }
     }
@@ -253,6 +298,7 @@ impl<O: Key> Exchange<O> {
         if self.body.is_none() && !want.empty {
             return Ok(Redirected::Not(Box::new(response)));
         }
+        self.let_go();
         let Some(own) = self.own_session(want.empty).await else {
             return Ok(Redirected::Not(Box::new(response)));
         };
@@ -275,6 +321,7 @@ impl<O: Key> Exchange<O> {
         let (entry, id, session) = held.slot.into_parts();
         self.authenticated = session.address().authenticated;
         let tally = session.tally.stream_started();
+        self.permit.clone_from(&held.permit);
         Occupied::new(entry, id, tally, held.permit)
     }
 
@@ -392,6 +439,7 @@ impl<O: Key> Exchange<O> {
         let Some(fallback) = &self.entry.core.fallback else {
             return Err(self.entry.name(self.entry.core.only_h1()));
         };
+        self.permit = None;
         self.entry.tally.h1_only_hit();
         let (nothing, ()) = Request::new(()).into_parts();
         let mut parts = std::mem::replace(&mut self.parts, nothing);

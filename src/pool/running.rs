@@ -10,29 +10,16 @@
 //! ```
 
 use std::future::Future;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use futures_util::future::BoxFuture;
 use http::{Response, StatusCode};
 
-use super::acquire::{Held, Waited};
-use super::entry::Entry;
-use super::lease::Slot;
-use super::request::{Exchange, Sending, Standing};
+use super::request::{Exchange, Sending, Standing, Ticket};
 use crate::error::Error;
 use crate::origin::Key;
 use crate::session::Body;
-
-/// What a caller comes with.
-pub(super) enum Ticket<O: Key> {
-    Nothing,
-    /// It had its turn.
-    Returning,
-    /// A slot, without the permit of `limit_concurrency`.
-    Slot(Slot<Entry<O>>),
-    Held(Held<O>),
-}
 
 /// See the module's text.
 pub(super) struct Running<O: Key> {
@@ -61,26 +48,7 @@ impl<O: Key> Running<O> {
 
     /// The first attempt.
     fn start(exchange: &mut Option<Exchange<O>>, ticket: Ticket<O>) -> Stage<O> {
-        let (held, first) = match ticket {
-            Ticket::Nothing => (None, false),
-            Ticket::Returning => (None, true),
-            Ticket::Held(held) => (Some(held), true),
-            Ticket::Slot(slot) if slot.env().core.permits.is_none() => {
-                (Some(Held { slot, permit: None }), true)
-            }
-            Ticket::Slot(slot) => {
-                return slow(exchange, |mut exchange| {
-                    Box::pin(async move {
-                        let held = exchange
-                            .lifeline
-                            .with_permit(slot, pin!(Waited::new(true)))
-                            .await?;
-                        exchange.run(Standing::with(Some(held), true)).await
-                    })
-                });
-            }
-        };
-        let begun = exchange.as_mut().map(|exchange| exchange.begin(held, first));
+        let begun = exchange.as_mut().map(|exchange| exchange.begin(ticket));
         match begun {
             Some(Ok(sending)) => Stage::Sent(sending),
             Some(Err(standing)) => run_on(exchange, *standing),
@@ -92,15 +60,9 @@ impl<O: Key> Running<O> {
 type Slow = BoxFuture<'static, Result<Response<Body>, Error>>;
 
 /// Hands the exchange over.
-fn slow<O: Key>(exchange: &mut Option<Exchange<O>>, run: impl FnOnce(Exchange<O>) -> Slow) -> Stage<O> {
-    exchange
-        .take()
-        .map_or_else(never, |exchange| Stage::Slow(run(exchange)))
-}
-
 fn run_on<O: Key>(exchange: &mut Option<Exchange<O>>, standing: Standing<O>) -> Stage<O> {
-    slow(exchange, |mut exchange| {
-        Box::pin(async move { exchange.run(standing).await })
+    exchange.take().map_or_else(never, |mut exchange| {
+        Stage::Slow(Box::pin(async move { exchange.run(standing).await }))
     })
 }
 
@@ -126,15 +88,11 @@ impl<O: Key> Future for Running<O> {
                     };
                     match ready!(sending.poll(&mut exchange.body, cx)) {
                         Ok(response) if response.status() != StatusCode::MISDIRECTED_REQUEST => {
+                            exchange.let_go();
                             return Poll::Ready(Ok(response));
                         }
                         sent => {
-                            let standing = Standing {
-                                held: None,
-                                first: true,
-                                sent: Some(sent),
-                            };
-                            this.stage = run_on(&mut this.exchange, standing);
+                            this.stage = run_on(&mut this.exchange, Standing::after(sent));
                         }
                     }
                 }

@@ -12,8 +12,8 @@ use http::{Method, Request, Response, Uri};
 use tower_service::Service;
 
 use super::H2Pool;
-use super::request::Exchange;
-use super::running::{Running, Ticket};
+use super::request::{Exchange, Ticket};
+use super::running::Running;
 use crate::error::{BoxError, Error};
 use crate::origin::{Key, Origin};
 use crate::session::{Body, Outgoing, unusable};

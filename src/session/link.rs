@@ -51,7 +51,7 @@ pub(crate) struct Occupied {
     observer: Option<Arc<dyn Observer>>,
     id: SessionId,
     /// The permit of `limit_concurrency`, where that is on.
-    permit: Option<OwnedSemaphorePermit>,
+    permit: Option<Arc<OwnedSemaphorePermit>>,
     _tally: StreamTally,
 }
 
@@ -60,7 +60,7 @@ impl Occupied {
         observer: Arc<dyn Observer>,
         id: SessionId,
         tally: StreamTally,
-        permit: Option<OwnedSemaphorePermit>,
+        permit: Option<Arc<OwnedSemaphorePermit>>,
     ) -> Self {
         Self {
             observer: Some(observer),

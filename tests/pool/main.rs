@@ -20,6 +20,7 @@ mod lifecycle;
 mod limits;
 mod misdirected;
 mod origin_service;
+mod permits;
 mod replay;
 mod runtimes;
 mod sharing;
