@@ -97,15 +97,14 @@ impl<O: Key> Entry<O> {
     }
 
     /// A session of its own, for a request that was misdirected on a shared one (P23); still without the permit.
-    /// `None` where none may be opened.
-    pub(super) async fn acquire_own(self: &Arc<Self>, empty: bool) -> Result<Option<Slot<Self>>, Error> {
+    pub(super) async fn acquire_own(
+        self: &Arc<Self>,
+        empty: bool,
+        waited: Pin<&mut Waited>,
+    ) -> Result<Slot<Self>, Error> {
         let (runtime, caller) = self.caller(empty, false)?;
-        let Some(queue) = Queue::own(self.clone(), caller) else {
-            return Ok(None);
-        };
-        let waited = pin!(Waited::default());
-        let slot = self.wait(queue, runtime, caller, waited, &mut None).await?;
-        Ok(Some(slot))
+        let queue = Queue::own(self.clone(), caller);
+        self.wait(queue, runtime, caller, waited, &mut None).await
     }
 
     /// The runtime of the caller, and the caller as the state knows it.

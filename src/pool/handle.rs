@@ -149,13 +149,14 @@ impl<O: Key> Lifeline<O> {
         self.while_open(&entry, entry.with_permit(slot, waited)).await
     }
 
-    /// A session that nobody else uses, unless this handle is closed while it is opened; `None` where none may be opened.
+    /// A session that nobody else uses, unless this handle is closed while it is opened.
     pub(super) async fn acquire_own(
         &self,
         entry: &Arc<Entry<O>>,
         empty: bool,
-    ) -> Result<Option<Slot<Entry<O>>>, Error> {
-        self.while_open(entry, entry.acquire_own(empty)).await
+        waited: Pin<&mut Waited>,
+    ) -> Result<Slot<Entry<O>>, Error> {
+        self.while_open(entry, entry.acquire_own(empty, waited)).await
     }
 
     async fn while_open<T>(

@@ -142,45 +142,48 @@ enum Stage {
     Done,
 }
 
+/// What is waited for.
+#[derive(Clone, Copy)]
+enum Place {
+    /// A slot, behind all others.
+    Last,
+    /// A slot, before all others: this caller had its turn already.
+    First,
+    /// A session of its own (P23).
+    Own,
+}
+
 /// The wait for a slot. Cancel safe: dropped, it leaves nothing behind.
 pub struct Queue<E: Env> {
     env: Arc<E>,
     caller: Caller,
-    first: bool,
+    place: Place,
     stage: Stage,
 }
 
 impl<E: Env> Queue<E> {
     /// Waits behind all others.
     pub fn last(env: Arc<E>, caller: Caller) -> Self {
-        Self {
-            env,
-            caller,
-            first: false,
-            stage: Stage::Start,
-        }
+        Self::at(env, caller, Place::Last)
     }
 
     /// Waits before all others: this caller had its turn already.
     pub fn first(env: Arc<E>, caller: Caller) -> Self {
+        Self::at(env, caller, Place::First)
+    }
+
+    /// Waits for a session of its own (P23).
+    pub fn own(env: Arc<E>, caller: Caller) -> Self {
+        Self::at(env, caller, Place::Own)
+    }
+
+    fn at(env: Arc<E>, caller: Caller, place: Place) -> Self {
         Self {
             env,
             caller,
-            first: true,
+            place,
             stage: Stage::Start,
         }
-    }
-
-    /// Waits for a session of its own (P23); `None` where none can be opened.
-    pub fn own(env: Arc<E>, caller: Caller) -> Option<Self> {
-        let now = env.now();
-        let waiter = run(&env, |inner| inner.state.acquire_own(caller, now))?;
-        Some(Self {
-            env,
-            caller,
-            first: true,
-            stage: Stage::Queued(waiter),
-        })
     }
 
     /// The origin that is waited for.
@@ -279,7 +282,7 @@ impl<E: Env> Queue<E> {
                     // It came here after the grant, and the session's runtime stayed where it was.
                     old = inner.take_waker(waiter);
                     inner.state.give_back(id, || env.now());
-                    (self.stage, self.first) = (Stage::Start, true);
+                    self.ask_again();
                 }
                 Claim::Granted(id) => {
                     old = inner.take_waker(waiter);
@@ -288,7 +291,7 @@ impl<E: Env> Queue<E> {
                         None if cfg!(h2pool_seed = "dead_grants_are_final") => {
                             return (Step::Refused(Refusal::Closed), old);
                         }
-                        None => (self.stage, self.first) = (Stage::Start, true),
+                        None => self.ask_again(),
                     }
                 }
                 Claim::Failed(failure) => {
@@ -300,12 +303,23 @@ impl<E: Env> Queue<E> {
         }
     }
 
+    /// What it was granted is of no use: another of the same kind, without another wait.
+    fn ask_again(&mut self) {
+        self.stage = Stage::Start;
+        if let Place::Last = self.place {
+            self.place = Place::First;
+        }
+    }
+
     fn ask(&self, inner: &mut Inner<E::Handle, E::Cause>, env: &Arc<E>) -> Result<WaiterId, Step<E>> {
         let clock = || env.now();
-        let acquired = if self.first {
-            inner.state.acquire_first(self.caller, clock)
-        } else {
-            inner.state.acquire(self.caller, clock)
+        let acquired = match self.place {
+            Place::First => inner.state.acquire_first(self.caller, clock),
+            Place::Last => inner.state.acquire(self.caller, clock),
+            Place::Own => {
+                let queued = inner.state.acquire_own(self.caller, clock());
+                queued.map_or(Acquired::Closed, Acquired::Queued)
+            }
         };
         match acquired {
             Acquired::Queued(waiter) => Ok(waiter),

@@ -2,7 +2,7 @@
 //!
 //! It decides nothing: every decision is `crate::state`'s, made under the one mutex of an origin (`shared.rs`). The
 //! shell dials (`dial.rs`), keeps runtimes and timers (`runtime.rs`), finds origins (`registry.rs`), waits for slots
-//! (`lease.rs`, `acquire.rs`), sends requests (`request.rs`) and shows what there is (`sight.rs`).
+//! (`lease.rs`, `acquire.rs`), sends requests (`request.rs`, `misdirected.rs`) and shows what there is (`sight.rs`).
 
 mod acquire;
 mod core;
@@ -14,6 +14,7 @@ mod handle;
 mod lease;
 #[allow(unreachable_pub, reason = "the model checker sees it from outside")]
 mod members;
+mod misdirected;
 mod origin_pool;
 #[allow(unreachable_pub, reason = "the model checker sees it from outside")]
 mod registry;

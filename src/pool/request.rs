@@ -26,6 +26,7 @@ use super::entry::{Entry, Wire};
 use super::fallback::RequestBody;
 use super::handle::Lifeline;
 use super::lease::Slot;
+use super::misdirected::Redirected;
 use crate::error::{Chain, Error, Kind};
 use crate::origin::Key;
 #[cfg(feature = "http1")]
@@ -34,7 +35,7 @@ use crate::session::link::{Failure, Occupied};
 use crate::session::{Body, H2Sending, Outgoing, needs_settings};
 
 /// The pause before the second replay; doubled from one to the next, jittered between half and the whole.
-const REPLAY_PAUSE: Duration = Duration::from_millis(50);
+pub(super) const REPLAY_PAUSE: Duration = Duration::from_millis(50);
 
 /// How many replays that are nobody's fault do not count as replays: streams excluded by a GOAWAY that covers others ..
 const SPARED: usize = 1_000;
@@ -50,9 +51,11 @@ pub(super) struct Exchange<O: Key> {
     pub(super) parts: Parts,
     pub(super) body: Option<Outgoing>,
     /// That of the last attempt, as long as there is no response: the next one goes on with it.
-    permit: Option<Permit>,
+    pub(super) permit: Option<Permit>,
     /// It had none from the start.
     empty: bool,
+    /// It was answered with 421 on a shared session, and goes to sessions of its own.
+    pub(super) misdirected: bool,
     /// The server of the last attempt proved who it is.
     authenticated: bool,
     /// Replays that did not count, of what a GOAWAY excluded.
@@ -115,13 +118,6 @@ impl Sending {
     }
 }
 
-/// What becomes of a misdirected request.
-enum Redirected<O: Key> {
-    To(Held<O>),
-    /// The response is the answer.
-    Not(Box<Response<Body>>),
-}
-
 impl<O: Key> Exchange<O> {
     pub(super) fn new(
         lifeline: Arc<Lifeline<O>>,
@@ -136,6 +132,7 @@ impl<O: Key> Exchange<O> {
             empty: body.is_none(),
             body,
             permit: None,
+            misdirected: false,
             authenticated: false,
             spared: 0,
             spared_early: 0,
@@ -210,7 +207,6 @@ impl<O: Key> Exchange<O> {
         let mut want = self.want(!matches!(ticket, Ticket::Nothing));
         let mut waited = pin!(Waited::new(want.first));
         let mut replays = 0;
-        let mut misdirected = false;
         loop {
             let answer = match sent.take() {
                 Some(answer) => answer,
@@ -225,8 +221,7 @@ impl<O: Key> Exchange<O> {
             ticket = Ticket::Returning;
             want.first = true;
             let failure = match answer {
-                Ok(response) if response.status() == StatusCode::MISDIRECTED_REQUEST && !misdirected => {
-                    misdirected = true;
+                Ok(response) if response.status() == StatusCode::MISDIRECTED_REQUEST && !self.misdirected => {
                     match Box::pin(self.redirect(response, want)).await? {
                         Redirected::To(own) => ticket = Ticket::Held(own),
                         Redirected::Not(response) => return Ok(*response),
@@ -256,6 +251,9 @@ impl<O: Key> Exchange<O> {
         match ticket {
             Ticket::Held(held) => Ok(held),
             Ticket::Slot(slot) => self.lifeline.with_permit(slot, waited).await,
+            Ticket::Nothing | Ticket::Returning if self.misdirected => {
+                Box::pin(self.acquire_own(want, waited)).await
+            }
             Ticket::Nothing | Ticket::Returning => {
                 let acquired = self
                     .lifeline
@@ -268,6 +266,10 @@ impl<O: Key> Exchange<O> {
     /// What follows a failed attempt: another one, or the fallback (true), or the error.
     async fn follow(&mut self, failure: Failure, want: Want, replays: &mut usize) -> Result<bool, Error> {
         match failure {
+            // Each of its own sessions costs a dial.
+            Failure::NotSent(error) if self.misdirected => {
+                Box::pin(self.replay(error, false, replays)).await?;
+            }
             Failure::NotSent(error) => {
                 tracing::trace!(target: "h2pool", error = %error, "slot lost before use");
             }
@@ -290,23 +292,6 @@ impl<O: Key> Exchange<O> {
             Failure::Failed(error) => return Err(self.entry.name(error)),
         }
         Ok(false)
-    }
-
-    /// A misdirected request goes to a session of its own, where it can (P23).
-    async fn redirect(&mut self, response: Response<Body>, want: Want) -> Result<Redirected<O>, Error> {
-        // The body went with the response: over HTTP/1.1, or with an upload that goes on.
-        if self.body.is_none() && !want.empty {
-            return Ok(Redirected::Not(Box::new(response)));
-        }
-        self.let_go();
-        let Some(own) = self.own_session(want.empty).await else {
-            return Ok(Redirected::Not(Box::new(response)));
-        };
-        self.entry.tally.replayed();
-        // Its permit, which may be the only one, goes before another is asked for.
-        drop(response);
-        let own = self.lifeline.with_permit(own, pin!(Waited::new(true))).await?;
-        Ok(Redirected::To(own))
     }
 
     /// Whether a request that the server may have processed is sent again all the same: its session ended with the
@@ -422,17 +407,8 @@ impl<O: Key> Exchange<O> {
         paused.map_err(|error| self.entry.name(error))
     }
 
-    fn rewind(&mut self) -> bool {
+    pub(super) fn rewind(&mut self) -> bool {
         self.body.as_mut().is_none_or(Outgoing::rewind)
-    }
-
-    /// For a misdirected request whose body can be sent again: a session that nobody else uses (P23).
-    async fn own_session(&mut self, empty: bool) -> Option<Slot<Entry<O>>> {
-        if !self.rewind() {
-            return None;
-        }
-        let own = self.lifeline.acquire_own(&self.entry, empty).await;
-        own.ok().flatten()
     }
 
     async fn fall_back(&mut self) -> Result<Response<Body>, Error> {

@@ -131,9 +131,16 @@ async fn whatever_error_a_connector_returns_is_a_failed_dial() {
         let pool = H2Pool::builder().connector(connector).build().unwrap();
         let error = pool.request(get(uri("https://a/"))).await.unwrap_err();
         assert!(error.is_connect() && error.is_unprocessed(), "{error:?}");
-        assert_eq!((error.is_closed(), error.is_timeout()), (false, !closed), "{error:?}");
+        assert_eq!(
+            (error.is_closed(), error.is_timeout()),
+            (false, !closed),
+            "{error:?}"
+        );
         let chain = chain(&error);
-        assert_eq!((chain.len(), &*chain[0]), (2, "the connector failed (https://a:443)"));
+        assert_eq!(
+            (chain.len(), &*chain[0]),
+            (2, "the connector failed (https://a:443)")
+        );
         assert!(chain[1].contains("https://proxy:443"), "{chain:?}");
     }
 }

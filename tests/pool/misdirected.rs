@@ -3,6 +3,7 @@
 use h2pool::H2Pool;
 
 use crate::support::client::upload;
+use crate::support::peer::code;
 use crate::util::*;
 
 #[tokio::test(start_paused = true)]
@@ -101,5 +102,76 @@ async fn many_that_are_misdirected_at_once_each_get_a_session_of_their_own() {
     }
     for request in requests {
         assert_eq!(join(request).await.unwrap().body, "here");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_of_its_own_that_refuses_is_followed_by_another() {
+    // P21, P23: the shared one would answer 421 again.
+    for max_sessions in [1, 2] {
+        let (pool, mut net) = net(H2Pool::builder().max_sessions(max_sessions));
+        let request = fetch(&pool, post(uri("https://a/"), "body"));
+        let mut shared = net.ready_peer(10).await;
+        let first = shared.next_request().await;
+        shared.respond(first.head.stream, 421, b"not here").await;
+        let mut own = net.ready_peer(10).await;
+        let refused = own.next_request().await.head.stream;
+        own.send_rst(refused, code::REFUSED_STREAM).await;
+        let mut another = net.ready_peer(10).await;
+        let again = another.next_request().await;
+        assert_eq!(again.body, "body");
+        another.respond(again.head.stream, 200, b"here").await;
+        assert_eq!(join(request).await.unwrap().body, "here");
+        another.until_closed().await;
+        assert_eq!((pool.stats().streams, pool.stats().sessions_active), (0, 1));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn sessions_of_its_own_that_refuse_are_bounded() {
+    // P21, P23
+    let (pool, mut net) = net(H2Pool::builder().max_replays(2));
+    let request = fetch(&pool, get(uri("https://a/")));
+    let mut shared = net.ready_peer(10).await;
+    let stream = shared.next_headers().await.stream;
+    shared.respond(stream, 421, b"not here").await;
+    for _ in 0..3 {
+        let mut own = net.ready_peer(10).await;
+        let stream = own.next_headers().await.stream;
+        own.ping_round_trip().await;
+        own.send_rst(stream, code::REFUSED_STREAM).await;
+    }
+    let error = join(request).await.unwrap_err();
+    assert!(error.is_reset() && error.is_unprocessed(), "{error:?}");
+    assert_eq!(net.dials().await.len(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_of_its_own_that_is_lost_before_use_is_followed_by_another() {
+    // P4, P23: whether it ends before the request hears of it, or is only about to.
+    for ended in [true, false] {
+        let (pool, mut net) = net(H2Pool::builder());
+        let mut request = tokio_test::task::spawn(pool.request(get(uri("https://a/"))));
+        assert!(request.poll().is_pending());
+        let mut shared = net.ready_peer(10).await;
+        settle().await;
+        assert!(request.poll().is_pending());
+        let stream = shared.next_headers().await.stream;
+        shared.respond(stream, 421, b"not here").await;
+        settle().await;
+        assert!(request.poll().is_pending());
+        let mut own = net.ready_peer(10).await;
+        assert!(request.is_woken());
+        own.send_goaway(0, code::NO_ERROR, b"").await;
+        if ended {
+            drop(own);
+        }
+        settle().await;
+        assert!(request.poll().is_pending());
+        let request = tokio::spawn(request.into_inner());
+        let mut another = net.ready_peer(10).await;
+        let stream = another.next_headers().await.stream;
+        another.respond(stream, 200, b"here").await;
+        assert_eq!(read(join(request).await.unwrap()).await.unwrap().body, "here");
     }
 }

@@ -132,8 +132,12 @@ async fn a_session_belongs_to_no_span_of_its_callers() {
     let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(spans.clone()));
     let (connector, mut listener) = memory::pair::<Origin>();
     let pool = H2Pool::builder().connector(connector).build().unwrap();
-    let request = http::Request::get("https://a.test/").body(Empty::<Bytes>::new()).unwrap();
-    let request = pool.request(request).instrument(tracing::info_span!("the caller's"));
+    let request = http::Request::get("https://a.test/")
+        .body(Empty::<Bytes>::new())
+        .unwrap();
+    let request = pool
+        .request(request)
+        .instrument(tracing::info_span!("the caller's"));
     let refuse = async {
         let refused = Error::connect(std::io::Error::other("refused"));
         listener.accept().await.unwrap().refuse(refused);
