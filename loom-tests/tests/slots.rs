@@ -72,7 +72,7 @@ fn firm_up_against_a_firm_caller() {
         let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
         assert!(ready.poll_ready(&mut cx, soft).is_ready());
         let calls = world.clone();
-        let calls = thread::spawn(move || match ready.firm_up() {
+        let calls = thread::spawn(move || match ready.firm_up(None) {
             Some(slot) => calls.use_slot(slot, 1),
             None => {
                 let again = Queue::first(calls.0.clone(), caller());

@@ -123,6 +123,14 @@ impl<O: Key> Entry<O> {
         Ok((runtime, caller))
     }
 
+    /// The caller, where some sessions may serve one runtime alone.
+    pub(super) fn caller_here(self: &Arc<Self>) -> Option<Caller> {
+        if !self.core.runtimes.any_private() {
+            return None;
+        }
+        self.caller(true, false).ok().map(|(_, caller)| caller)
+    }
+
     /// Waits on `runtime`, or wherever it is polled later: the runtime where it began may be gone by then.
     async fn wait(
         self: &Arc<Self>,

@@ -191,14 +191,23 @@ impl<E: Env> Queue<E> {
         &self.env
     }
 
-    /// For a soft wait that is ready: the slot, or `None` if it was taken back.
-    pub fn firm_up(mut self) -> Option<Slot<E>> {
+    /// For a soft wait that is ready: the slot, or `None` if it was taken back, or is one on a session of another runtime than
+    /// the caller's, where that is known.
+    pub fn firm_up(mut self, caller: Option<Caller>) -> Option<Slot<E>> {
         let Stage::Queued(waiter) = std::mem::replace(&mut self.stage, Stage::Done) else {
             return None;
         };
         let env = self.env.clone();
         let (slot, left) = run(&env, |inner| {
-            let slot = inner.state.firm_up(waiter).and_then(|id| granted(inner, id));
+            let id = inner.state.firm_up(waiter);
+            let elsewhere = |id: &SessionId| caller.is_some_and(|caller| !inner.state.serves(*id, caller));
+            let slot = match id.filter(elsewhere) {
+                Some(id) => {
+                    inner.state.give_back(id, || env.now());
+                    None
+                }
+                None => id.and_then(|id| granted(inner, id)),
+            };
             let unseen = match slot {
                 None => inner.state.cancel(waiter, || env.now()),
                 Some(_) => None,

@@ -281,11 +281,9 @@ where
         let (entry, ticket) = match ready {
             Readiness::Held(queue) => {
                 let entry = queue.env().clone();
+                let slot = queue.firm_up(entry.caller_here());
                 // One that was taken back: first in the queue.
-                (
-                    Some(entry),
-                    queue.firm_up().map_or(Ticket::Returning, Ticket::Slot),
-                )
+                (Some(entry), slot.map_or(Ticket::Returning, Ticket::Slot))
             }
             _ => (None, Ticket::Nothing),
         };

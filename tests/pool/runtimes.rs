@@ -11,6 +11,7 @@ use h2pool::connect::{Connection, from_fn};
 use h2pool::{Error, H2Pool, Origin};
 use http::Version;
 use tokio::runtime::Runtime;
+use tower::Service;
 
 use crate::support::client::upload;
 use crate::support::peer::{Peer, code};
@@ -198,6 +199,21 @@ fn a_request_that_moves_to_another_runtime_after_its_grant_is_served_there() {
     assert!(request.is_woken());
     let answer = there.block_on(within("an answer", request.into_inner()));
     assert_eq!(answer.unwrap().status(), 200);
+}
+
+#[test]
+fn a_service_that_was_ready_on_another_runtime_is_served_where_it_is_called() {
+    // P29, P36: the slot that it held is one on a session that stands still.
+    let server = Server::builder().start_on_own_thread();
+    let pool = tls().build().unwrap();
+    let (here, there) = (single(), single());
+    let authority = server.uri("/").authority().unwrap().clone();
+    let mut service = pool.origin(origin(&format!("https://{authority}")));
+    here.block_on(service.ready()).unwrap();
+    let answer =
+        there.block_on(async { within("an answer", service.call(get(server.uri("/bytes/1")))).await });
+    assert_eq!(answer.unwrap().status(), 200);
+    assert_eq!(pool.stats().sessions_active, 2);
 }
 
 /// A single-thread runtime with a clock of its own, which jumps to the next timer when nothing else is to be done.
