@@ -66,10 +66,14 @@ impl<O: Key> Dial<O> {
         let core = self.entry.core.clone();
         let entry = self.entry.clone();
         // In a box that goes when the session begins, whose task lasts.
-        let opened = match Box::pin(self.connect()).await {
-            Some(opened) => opened,
+        // Caught here, a panic of the connector, or of what it leaves behind, is told from that of a thread whose runtime
+        // goes with it.
+        let connected = AssertUnwindSafe(Box::pin(self.connect())).catch_unwind().await;
+        let opened = match connected {
+            Ok(Some(opened)) => opened,
             // Nobody wants it any more; the guard says so.
-            None => return,
+            Ok(None) => return,
+            Err(_) => Err(Error::new(Kind::Connect, "the connector panicked")),
         };
         match opened {
             Ok(Opened::H2(session, driver)) => {
@@ -93,14 +97,7 @@ impl<O: Key> Dial<O> {
     /// Connects within `connect_timeout`; `None`: the pool was closed meanwhile.
     async fn connect(&self) -> Option<Result<Opened, Error>> {
         let core = &self.entry.core;
-        // Caught here, a panic of the connector is told from that of a thread whose runtime goes with it.
-        let dial = AssertUnwindSafe(open(&self.entry, self.order)).catch_unwind();
-        let dial = async {
-            let panicked = || Error::new(Kind::Connect, "the connector panicked");
-            tokio::time::timeout(core.config.connect_timeout, dial)
-                .await
-                .map(|opened| opened.unwrap_or_else(|_| Err(panicked())))
-        };
+        let dial = tokio::time::timeout(core.config.connect_timeout, open(&self.entry, self.order));
         let opened = tokio::select! {
             biased;
             opened = dial => opened,

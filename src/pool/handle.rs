@@ -149,14 +149,21 @@ impl<O: Key> Lifeline<O> {
         self.while_open(&entry, entry.with_permit(slot, waited)).await
     }
 
-    /// A session that nobody else uses, unless this handle is closed while it is opened.
+    /// A session that nobody else uses, unless this handle is closed while it is opened. For an origin that was forgotten
+    /// see [`acquire`](Self::acquire).
     pub(super) async fn acquire_own(
         &self,
-        entry: &Arc<Entry<O>>,
+        entry: &mut Arc<Entry<O>>,
         empty: bool,
-        waited: Pin<&mut Waited>,
+        mut waited: Pin<&mut Waited>,
     ) -> Result<Slot<Entry<O>>, Error> {
-        self.while_open(entry, entry.acquire_own(empty, waited)).await
+        loop {
+            let acquired = entry.acquire_own(empty, waited.as_mut());
+            match self.while_open(entry, acquired).await {
+                Err(error) if error.is_closed() && !self.is_closed() => *entry = self.entry(&entry.key)?,
+                acquired => return acquired,
+            }
+        }
     }
 
     async fn while_open<T>(

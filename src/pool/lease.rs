@@ -281,8 +281,13 @@ impl<E: Env> Queue<E> {
                 Claim::Pending => {
                     inner.state.moved(waiter, self.caller, || env.now());
                     #[cfg(not(h2pool_seed = "late_waker"))]
-                    if let Some(waker) = waker.take().filter(|waker| !inner.will_wake(waiter, waker)) {
-                        old = inner.set_waker(waiter, waker);
+                    if waker
+                        .as_ref()
+                        .is_some_and(|waker| !inner.will_wake(waiter, waker))
+                    {
+                        // Two may have to go, after the unlock: what a lost grant left, and what lay here.
+                        let before = waker.take().and_then(|waker| inner.set_waker(waiter, waker));
+                        *waker = before;
                     }
                     return (Step::Pending, old);
                 }
@@ -327,7 +332,11 @@ impl<E: Env> Queue<E> {
             Place::Last => inner.state.acquire(self.caller, clock),
             Place::Own => {
                 let queued = inner.state.acquire_own(self.caller, clock());
-                queued.map_or(Acquired::Closed, Acquired::Queued)
+                let refused = match inner.state.is_closed() {
+                    true => Acquired::Closed,
+                    false => Acquired::Saturated,
+                };
+                queued.map_or(refused, Acquired::Queued)
             }
         };
         match acquired {

@@ -1,14 +1,21 @@
 //! Misdirected requests (421): sent again on a session that nobody else uses (P23).
 
+use std::future::poll_fn;
 use std::pin::{Pin, pin};
+use std::task::Poll;
+use std::time::Duration;
 
+use futures_util::stream;
 use http::Response;
+use http_body::Body as _;
+use http_body_util::StreamBody;
 
 use super::acquire::{Held, Waited, Want};
 use super::request::Exchange;
 use crate::error::Error;
-use crate::origin::Key;
+use crate::origin::{Key, Origin};
 use crate::session::Body;
+use crate::timer::Timer;
 
 /// What becomes of a misdirected request.
 pub(super) enum Redirected<O: Key> {
@@ -30,8 +37,10 @@ impl<O: Key> Exchange<O> {
             return Ok(Redirected::Not(Box::new(response)));
         }
         self.let_go();
+        // While it waits, it holds neither the slot nor the permit of what it was answered.
+        let response = read_small(response, self.entry.key.origin()).await;
         let waited = pin!(Waited::default());
-        let own = self.lifeline.acquire_own(&self.entry, want.empty, waited);
+        let own = self.lifeline.acquire_own(&mut self.entry, want.empty, waited);
         let Ok(own) = own.await else {
             return Ok(Redirected::Not(Box::new(response)));
         };
@@ -52,8 +61,52 @@ impl<O: Key> Exchange<O> {
         self.let_go();
         let own = self
             .lifeline
-            .acquire_own(&self.entry, want.empty, waited.as_mut())
+            .acquire_own(&mut self.entry, want.empty, waited.as_mut())
             .await?;
         self.lifeline.with_permit(own, waited).await
     }
+}
+
+/// The most bytes of a body that are read before its request waits for a session of its own, and for how long.
+const SMALL: usize = 16 * 1024;
+const SOON: Duration = Duration::from_millis(100);
+
+/// Reads a small body, so that nothing is held for it. What was read of a larger or slower one comes before its rest.
+async fn read_small(response: Response<Body>, origin: &Origin) -> Response<Body> {
+    if response.body().is_end_stream() {
+        return response;
+    }
+    let (parts, mut body) = response.into_parts();
+    let (mut frames, mut left) = (Vec::new(), SMALL);
+    let mut timer = pin!(Timer::default());
+    let whole = poll_fn(|cx| {
+        while let Poll::Ready(frame) = Pin::new(&mut body).poll_frame(cx) {
+            let Some(frame) = frame else {
+                return Poll::Ready(true);
+            };
+            let size = frame
+                .as_ref()
+                .map_or(SMALL, |frame| frame.data_ref().map_or(0, bytes::Bytes::len));
+            let over = size >= left;
+            left = left.saturating_sub(size);
+            frames.push(frame);
+            if over {
+                return Poll::Ready(false);
+            }
+        }
+        timer.as_mut().poll_here(SOON, cx).map(|_| false)
+    })
+    .await;
+    let read = stream::iter(frames);
+    let body = match whole {
+        true => Body::other(StreamBody::new(read), origin.clone()),
+        false => {
+            let rest = stream::poll_fn(move |cx| Pin::new(&mut body).poll_frame(cx));
+            Body::other(
+                StreamBody::new(stream::StreamExt::chain(read, rest)),
+                origin.clone(),
+            )
+        }
+    };
+    Response::from_parts(parts, body)
 }

@@ -161,7 +161,7 @@ impl<H: Handle, C: Clone> Inner<H, C> {
 
     /// What the timer was told is lost, or done.
     fn forget_timer(&mut self) {
-        self.armed = None;
+        (self.armed, self.armed_at) = (None, None);
         self.state.rearm();
     }
 
@@ -214,11 +214,11 @@ impl<H: Handle, C: Clone> Inner<H, C> {
             latest: self.state.latest(),
         };
         if !self.is_armed_for(due) {
-            self.armed = Some(due);
+            (self.armed, self.armed_at) = (Some(due), None);
             effects.push(Effect::Arm(deadline));
         } else if let Some(keeper) = self.armed_on.filter(|_| anew) {
             // The keeper's timer may fire earlier, and does so for nothing then.
-            self.armed = Some(due);
+            (self.armed, self.armed_at) = (Some(due), None);
             effects.push(Effect::ArmHere(deadline, keeper));
         }
     }
@@ -231,7 +231,11 @@ impl<H: Handle, C: Clone> Inner<H, C> {
         now
     }
 
-    fn set_keeper(&mut self, keeper: Keeper, at: Instant) {
+    fn set_keeper(&mut self, keeper: Keeper, due: Instant, at: Instant) {
+        if self.armed != Some(due) {
+            // It has fired meanwhile, or others have armed for something else.
+            return;
+        }
         self.armed_at = Some(at);
         self.armed_on = match keeper {
             Keeper::Private(runtime) => Some(runtime),
@@ -273,11 +277,14 @@ pub fn run<E: Env, R>(env: &Arc<E>, decide: impl FnOnce(&mut Inner<E::Handle, E:
     let mut effects = Effects::new();
     let mut more = inner.collect(&mut effects);
     drop(inner);
-    effects.carry_out(env);
+    let mut panicked = effects.carry_out(env);
     while more && !cfg!(h2pool_seed = "one_batch") {
         let mut effects = Effects::new();
         more = env.shared().inner.lock().collect(&mut effects);
-        effects.carry_out(env);
+        panicked = panicked.or(effects.carry_out(env));
+    }
+    if let Some(panicked) = panicked {
+        resume_unwind(panicked);
     }
     result
 }
@@ -348,7 +355,7 @@ impl<H: Handle> Effect<H> {
             Self::Arm(deadline) | Self::ArmHere(deadline, _) => {
                 let at = deadline.on_clock(env.now());
                 let keeper = E::arm(env, at);
-                env.shared().inner.lock().set_keeper(keeper, at);
+                env.shared().inner.lock().set_keeper(keeper, deadline.due, at);
             }
         }
     }
@@ -362,16 +369,14 @@ struct Effects<H> {
 
 impl<H: Handle> Effects<H> {
     #[inline]
-    fn carry_out<E: Env<Handle = H>>(self, env: &Arc<E>) {
+    fn carry_out<E: Env<Handle = H>>(self, env: &Arc<E>) -> Option<Box<dyn std::any::Any + Send>> {
         // A waker is foreign and may panic: what else was decided is done all the same, or a right to dial were lost.
         let mut panicked = None;
         for effect in self.first.into_iter().chain(self.rest) {
             let done = catch_unwind(AssertUnwindSafe(|| effect.carry_out(env)));
             panicked = panicked.or(done.err());
         }
-        if let Some(panicked) = panicked {
-            resume_unwind(panicked);
-        }
+        panicked
     }
 }
 
@@ -405,3 +410,7 @@ fn place<T>(table: &mut Vec<Option<T>>, slot: u32) -> &mut Option<T> {
     }
     &mut table[slot]
 }
+
+#[cfg(test)]
+#[path = "shared_tests.rs"]
+mod tests;

@@ -107,6 +107,8 @@ struct Leftover {
 impl Drop for Leftover {
     fn drop(&mut self) {
         drop(self.control.take_returned());
+        // Nobody watches over what is still held.
+        drop(self.control.held.take());
     }
 }
 

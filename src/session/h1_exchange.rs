@@ -53,6 +53,9 @@ impl Tail {
         }
         if self.rights.is_none() {
             control.waker.wake();
+            if control.has_ended() {
+                drop(control.held.take());
+            }
         }
     }
 

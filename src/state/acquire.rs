@@ -79,7 +79,10 @@ impl<C: Clone> OriginState<C> {
         }
         let now = clock();
         let now = self.advance(now);
-        if regrouped && self.waiters.at(id.slot).own == Own::No {
+        if self.waiters.at(id.slot).own == Own::Pending {
+            return self.dial_own(now);
+        }
+        if regrouped {
             self.regroup(id.slot, caller);
         }
         self.replan(now);

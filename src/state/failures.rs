@@ -27,7 +27,7 @@ impl<C: Clone> OriginState<C> {
         };
         let group = dial.group;
         match (dial.own, end) {
-            (Some(waiter), end) => self.end_own(waiter, end),
+            (Some(waiter), end) => self.end_own(waiter, group, end),
             (None, DialEnd::Failed(cause)) => {
                 let count = if dial.lone { None } else { Some(self.per_session()) };
                 self.dial_failed(group, count, cause, now);
@@ -35,6 +35,7 @@ impl<C: Clone> OriginState<C> {
             (None, DialEnd::H1Only(cause)) => self.dial_failed(group, None, cause, now),
             (None, DialEnd::Aborted) => {}
         }
+        self.dial_own(now);
         #[cfg(not(h2pool_seed = "dial_right_lost"))]
         self.replan(now);
     }
@@ -90,7 +91,7 @@ impl<C: Clone> OriginState<C> {
     }
 
     /// The group of one who was granted a slot, and may have moved since.
-    fn home_of(&self, waiter: u32) -> usize {
+    pub(super) fn home_of(&self, waiter: u32) -> usize {
         let node = self.waiters.at(waiter);
         let private = node.runtime.filter(|_| node.private);
         let group = self.groups.iter().find(|(_, group)| group.runtime == private);

@@ -19,9 +19,12 @@ impl<C: Clone> OriginState<C> {
         let gone = dial.own.is_some_and(|waiter| self.waiters.get(waiter).is_none());
         let unwanted = gone && !self.has_room_for_dial(group);
         if self.closed || unwanted {
-            self.replan(now);
+            self.dial_own(now);
             self.tidy_group(group);
             return None;
+        }
+        if gone {
+            self.dial_own(now);
         }
         dial.own = dial.own.filter(|_| !gone);
         // It was ordered before the origin was found to speak only HTTP/1.1: what it says is no news (P25).
@@ -237,6 +240,7 @@ impl<C: Clone> OriginState<C> {
         if early {
             self.ended_early(id, group, &Failure::Dial(cause), now);
         }
+        self.dial_own(now);
         self.replan(now);
         Some(session.reason.unwrap_or(Reason::Lost))
     }

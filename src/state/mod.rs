@@ -243,9 +243,9 @@ impl<C: Clone> OriginState<C> {
         std::mem::take(&mut self.armed)
     }
 
-    /// Callers in the queue, and those who wait for the pool-wide permit.
+    /// Callers in the queue, those who wait for room for a session of their own, and for the pool-wide permit.
     pub fn waiting(&self) -> u32 {
-        self.queued + self.permits_awaited
+        self.queued + self.pending() + self.permits_awaited
     }
 
     /// Whether nothing is here that would be lost if the origin were forgotten.
@@ -254,6 +254,11 @@ impl<C: Clone> OriginState<C> {
             && self.dials.is_empty()
             && self.waiters.count() == 0
             && self.permits_awaited == 0
+    }
+
+    /// Whether it takes no more work.
+    pub fn is_closed(&self) -> bool {
+        self.closed
     }
 
     /// Whether this session is still there.
@@ -269,7 +274,7 @@ impl<C: Clone> OriginState<C> {
     /// Whether nothing runs, waits or is being opened: at most idle sessions are here.
     pub fn is_idle(&self) -> bool {
         let idle = self.sessions.iter().all(|(_, session)| session.firm() == 0);
-        idle && self.dials.is_empty() && self.queued == 0 && self.permits_awaited == 0
+        idle && self.dials.is_empty() && self.waiting() == 0
     }
 
     /// Streams in use and callers waiting: the load that a balancer compares.

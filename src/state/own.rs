@@ -14,10 +14,10 @@ use super::{Action, Caller, DialEnd, Failure, OriginState, Phase, Reason, Runtim
 
 impl<C: Clone> OriginState<C> {
     /// Asks for a session that serves this caller alone and ends with it. The id must be claimed or cancelled. `None`: the
-    /// origin is closed.
+    /// origin is closed, or the list is full.
     pub fn acquire_own(&mut self, caller: Caller, now: Instant) -> Option<WaiterId> {
         let now = self.advance(now);
-        if self.closed {
+        if self.closed || self.limits.max_waiters.is_some_and(|max| self.pending() >= max) {
             return None;
         }
         self.forget_h1_only(now);
@@ -40,6 +40,11 @@ impl<C: Clone> OriginState<C> {
         self.waiters.iter(pending)
     }
 
+    /// How many they are.
+    pub(super) fn pending(&self) -> u32 {
+        self.pending_own.as_ref().map_or(0, |pending| pending.len())
+    }
+
     fn leave_pending(&mut self, slot: u32) {
         if let Some(pending) = &mut self.pending_own {
             self.waiters.unlink(pending, slot);
@@ -49,7 +54,8 @@ impl<C: Clone> OriginState<C> {
         }
     }
 
-    /// Dials for those for whom there is room, the oldest first. Looks at all who wait for it, as their groups differ.
+    /// Dials for those for whom there is room, the oldest first: called where a dial or a session has made some. Looks at
+    /// all who wait for it, as their groups differ.
     pub(super) fn dial_own(&mut self, now: Instant) {
         let mut next = self.pending_own.as_ref().and_then(|pending| pending.head());
         while let Some(slot) = next {
@@ -68,24 +74,36 @@ impl<C: Clone> OriginState<C> {
     }
 
     /// Its dial ended without a session.
-    pub(super) fn end_own(&mut self, waiter: WaiterId, end: DialEnd<C>) {
-        let Some(node) = self.waiters.get(waiter).filter(|_| !self.closed) else {
-            return;
-        };
+    pub(super) fn end_own(&mut self, waiter: WaiterId, group: usize, end: DialEnd<C>) {
+        let node = self.waiters.get(waiter).filter(|_| !self.closed);
+        let here = node.map(|node| node.runtime.is_some());
         let failure = match end {
             // Where the waiter has moved on to a runtime that lives, the dial is made again there.
-            DialEnd::Aborted if node.runtime.is_some() => return self.await_room(waiter),
+            DialEnd::Aborted if here == Some(true) => return self.await_room(waiter),
             DialEnd::Aborted => Failure::Useless(Reason::Lost),
-            DialEnd::Failed(cause) | DialEnd::H1Only(cause) => Failure::Dial(cause),
+            DialEnd::Failed(cause) | DialEnd::H1Only(cause) => {
+                // Those who wait for room fail with it: not each with a dial of its own (P9).
+                let failure = Failure::Dial(cause);
+                let behind: Vec<u32> = self
+                    .pending_own()
+                    .filter(|slot| self.home_of(*slot) == group)
+                    .collect();
+                for slot in behind {
+                    self.leave_pending(slot);
+                    self.fail_one(slot, failure.clone());
+                }
+                failure
+            }
         };
-        self.fail_one(waiter.slot, failure);
+        if here.is_some() {
+            self.fail_one(waiter.slot, failure);
+        }
     }
 
     /// The session is open.
     pub(super) fn give_own(&mut self, slot: usize, waiter: WaiterId) {
         let session = &mut self.sessions[slot];
         session.phase = Phase::Draining;
-        session.drains_since = Some(self.now);
         session.reason = Some(Reason::Worn);
         session.streams = 1;
         session.unused_since = None;

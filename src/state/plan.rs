@@ -216,7 +216,6 @@ impl<C: Clone> OriginState<C> {
         }
         self.forget_h1_only(now);
         self.forget_failures(now);
-        self.dial_own(now);
         if self.groups.len() == 1 {
             return self.replan_group(SHARED, now);
         }
@@ -318,11 +317,14 @@ impl<C: Clone> OriginState<C> {
         let (group, bound) = (&self.groups[slot], self.bound());
         let open = group.active + group.dialing;
         let full = open < bound && open + group.draining >= bound.saturating_mul(2);
-        if !full || self.limits.drain_timeout.is_some() || self.needed_dials(slot) <= group.dialing {
+        if !full || self.needed_dials(slot) <= group.dialing {
             return;
         }
-        let draining =
-            |(_, session): &(usize, &Session)| session.group == slot && session.drains_since.is_some();
+        let draining = |(_, session): &(usize, &Session)| {
+            let draining = session.group == slot && session.drains_since.is_some();
+            // The others end by themselves.
+            draining && session.drain_by.is_none()
+        };
         let oldest = self.sessions.iter().filter(draining);
         let oldest = oldest.min_by_key(|(_, session)| (!session.told, session.drains_since));
         // One that was told to end makes room.

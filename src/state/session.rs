@@ -150,7 +150,7 @@ pub(super) struct Session {
     pub(super) probe_by: Option<Instant>,
     /// Rotation.
     pub(super) expires_at: Option<Instant>,
-    /// When it began to drain.
+    /// When it began to drain; `None` for one that serves one caller only.
     pub(super) drains_since: Option<Instant>,
     /// Draining ends by then.
     pub(super) drain_by: Option<Instant>,

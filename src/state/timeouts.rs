@@ -101,6 +101,10 @@ impl<C: Clone> OriginState<C> {
         let now = self.advance(now);
         if self.sessions[slot].phase == Phase::Active {
             self.unanswered(slot, now);
+            if self.sessions[slot].firm() > 0 {
+                // It may be alive: what runs on it may finish.
+                self.sessions[slot].drain_by = None;
+            }
             self.replan(now);
         }
     }

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use h2pool::{ConnectionInfo, H2Pool};
-use http::Request;
+use http::{Request, Version};
 use http_body::Frame;
 use http_body_util::BodyExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::support::client::upload;
 use crate::support::peer::{Frame as PeerFrame, code, frame};
@@ -224,4 +225,27 @@ async fn a_body_that_comes_after_one_that_was_cut_is_watched_too() {
         pass(81.0).await;
         assert_eq!(pool.stats().streams, 0, "{} held", held.len());
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_is_held_when_its_http1_connection_ends_keeps_no_permit() {
+    // P15, P30, P44: nobody watches over it any more.
+    let builder = H2Pool::builder()
+        .limit_concurrency(1)
+        .body_idle_timeout(Duration::from_secs(1));
+    let (pool, mut net) = net(builder);
+    let request = tokio::spawn(pool.request(get(uri("https://a/"))));
+    let mut io = net.dial().await.accept(Version::HTTP_11);
+    io.read(&mut [0; 1024]).await.unwrap();
+    io.write_all(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 5\r\n\r\nhello")
+        .await
+        .unwrap();
+    drop(io);
+    let held = request.await.unwrap().unwrap();
+    pass(10.0).await;
+    let other = fetch(&pool, get(uri("https://b/")));
+    let mut peer = net.ready_peer(10).await;
+    peer.answer_one(b"ok").await.unwrap();
+    join(other).await.unwrap();
+    drop(held);
 }

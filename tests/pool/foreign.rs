@@ -124,6 +124,63 @@ async fn a_waker_that_panics_costs_the_origin_no_dial() {
     assert!(!net.dials().await.is_empty(), "{:?}", pool.stats());
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_waker_that_panics_costs_no_other_wake_up() {
+    // P12, P14: be they ever so many.
+    let (pool, mut net) = net(H2Pool::builder().max_sessions(1));
+    let mut first = Box::pin(pool.request(get(uri("https://a/"))));
+    let waker = Waker::from(Arc::new(Bomb));
+    assert!(first.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    let request = || tokio_test::task::spawn(pool.request(get(uri("https://a/"))));
+    let mut others: Vec<_> = (0..200).map(|_| request()).collect();
+    for other in &mut others {
+        assert!(other.poll().is_pending());
+    }
+    drop(net.dial().await);
+    pass(1.0).await;
+    assert!(others.iter().all(|other| other.is_woken()));
+}
+
+/// Panics when it is dropped.
+struct Mine;
+
+impl Drop for Mine {
+    fn drop(&mut self) {
+        panic!("a drop panics");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connector_whose_future_panics_when_it_is_dropped_is_one_failed_dial() {
+    // P8, P9, P36: and not the end of its runtime.
+    let (memory, mut listener) = h2pool::connect::memory::pair::<Origin>();
+    let memory = Arc::new(memory);
+    let connector = from_fn(move |origin: &Origin, offer| {
+        let (origin, memory) = (origin.clone(), memory.clone());
+        async move {
+            if origin.host() == "bad" {
+                let _mine = Mine;
+                std::future::pending::<()>().await;
+            }
+            h2pool::connect::Connect::connect(&*memory, &origin, offer).await
+        }
+    });
+    let builder = H2Pool::builder().connector(connector);
+    let pool = builder.connect_timeout(Duration::from_secs(1)).build().unwrap();
+    let good = fetch(&pool, get(uri("https://good/")));
+    let mut peer = Peer::new(listener.accept().await.unwrap().accept(Version::HTTP_2));
+    peer.handshake(&streams(100)).await;
+    let stream = peer.next_headers().await.stream;
+    let (bad, took) = timed(join(fetch(&pool, get(uri("https://bad/"))))).await;
+    assert!(
+        bad.unwrap_err().is_connect() && took < Duration::from_secs(2),
+        "{took:?}"
+    );
+    assert_eq!((pool.stats().sessions_active, pool.stats().dials_failed), (1, 1));
+    peer.respond(stream, 200, b"ok").await;
+    join(good).await.unwrap();
+}
+
 #[test]
 fn a_runtime_that_goes_with_a_panic_is_nobodys_failure() {
     // P9, P36: the connector did not panic.

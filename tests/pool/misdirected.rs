@@ -1,9 +1,12 @@
 //! 421: the server does not speak for the origin on this session (P23).
 
-use h2pool::H2Pool;
+use std::time::Duration;
+
+use h2pool::{Builder, Error, H2Pool};
+use tokio::task::JoinHandle;
 
 use crate::support::client::upload;
-use crate::support::peer::code;
+use crate::support::peer::{Peer, code};
 use crate::util::*;
 
 #[tokio::test(start_paused = true)]
@@ -174,4 +177,119 @@ async fn a_session_of_its_own_that_is_lost_before_use_is_followed_by_another() {
         another.respond(stream, 200, b"here").await;
         assert_eq!(read(join(request).await.unwrap()).await.unwrap().body, "here");
     }
+}
+
+/// Sends so many to a server that answers each by 421, and returns once it has.
+async fn all_misdirected(
+    pool: &H2Pool,
+    peer: &mut Peer,
+    count: usize,
+) -> Vec<JoinHandle<Result<Read, Error>>> {
+    let requests = fetch_many(pool, &uri("https://a/"), count);
+    for _ in 0..count {
+        let stream = peer.next_headers().await.stream;
+        peer.respond(stream, 421, b"not here").await;
+    }
+    settle().await;
+    requests
+}
+
+/// A pool with a session to this server, which has served something.
+async fn serving(builder: Builder, limit: u32) -> (H2Pool, Net, Peer) {
+    let (pool, mut net) = net(builder);
+    let served = fetch(&pool, get(uri("https://a/")));
+    let mut peer = net.ready_peer(limit).await;
+    peer.answer_one(b"ok").await.unwrap();
+    join(served).await.unwrap();
+    (pool, net, peer)
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_who_wait_for_sessions_of_their_own_hold_neither_slots_nor_permits() {
+    // P15, P23: the dial for the first hangs, and the others wait for room.
+    let builder = H2Pool::builder().max_sessions(1).limit_concurrency(4);
+    let (pool, mut net, mut shared) = serving(builder, 4).await;
+    let _waiting = all_misdirected(&pool, &mut shared, 4).await;
+    let _hanging = net.dial().await;
+    let good = fetch(&pool, get(uri("https://a/good")));
+    let (path, took) = timed(shared.answer_one(b"ok")).await;
+    assert_eq!(path.unwrap(), "/good");
+    join(good).await.unwrap();
+    assert!(took < Duration::from_secs(1), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_of_421_is_kept_however_long_where_it_is_the_answer() {
+    // P23, P31: a part of it was read before.
+    let (pool, mut net, mut shared) = serving(H2Pool::builder().max_sessions(1), 4).await;
+    for (sizes, pause) in [
+        (vec![3], 0.0),
+        (vec![10_000, 10_000, 10_000], 0.0),
+        (vec![5, 5, 5], 1.0),
+    ] {
+        let request = fetch(&pool, get(uri("https://a/")));
+        let stream = shared.next_headers().await.stream;
+        shared.send_headers(stream, 421, false).await;
+        for (at, size) in sizes.iter().enumerate() {
+            shared
+                .send_data(stream, &vec![b'a'; *size], at + 1 == sizes.len())
+                .await;
+            pass(pause).await;
+        }
+        drop(net.dial().await);
+        let read = join(request).await.unwrap();
+        assert_eq!((read.status.as_u16(), read.body.len()), (421, sizes.iter().sum()));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_that_are_misdirected_make_no_storm_of_failing_dials() {
+    // P9, P23
+    let (pool, mut net, mut shared) = serving(H2Pool::builder().max_sessions(1), 100).await;
+    let requests = all_misdirected(&pool, &mut shared, 50).await;
+    let mut dials = 0;
+    while let more @ 1.. = net.dials().await.len() {
+        dials += more;
+    }
+    for request in join_all(requests).await {
+        assert_eq!(request.unwrap().status.as_u16(), 421);
+    }
+    assert!(dials <= 4, "{dials} dials were refused");
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_more_wait_for_sessions_of_their_own_than_may_wait() {
+    // P13, P23, P40
+    let builder = H2Pool::builder().max_sessions(1).max_waiters(2);
+    let (pool, mut net, mut shared) = serving(builder, 100).await;
+    let requests = all_misdirected(&pool, &mut shared, 50).await;
+    let _hanging = net.dial().await;
+    pass(1.0).await;
+    let waiting = requests.iter().filter(|request| !request.is_finished()).count();
+    assert_eq!((waiting, pool.stats().waiters), (3, 2), "one has its dial");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_origin_that_is_forgotten_between_two_sessions_of_ones_own_is_made_anew() {
+    // P23, P39
+    let (pool, mut net) = net(H2Pool::builder().max_origins(1));
+    let request = fetch(&pool, get(uri("https://a/")));
+    let mut shared = net.ready_peer(10).await;
+    let stream = shared.next_headers().await.stream;
+    shared.respond(stream, 421, b"not here").await;
+    for _ in 0..2 {
+        let mut own = net.ready_peer(10).await;
+        let stream = own.next_headers().await.stream;
+        own.ping_round_trip().await;
+        own.send_rst(stream, code::REFUSED_STREAM).await;
+        own.until_closed().await;
+    }
+    // It pauses before its second replay, and another origin needs the place.
+    settle().await;
+    let other = fetch(&pool, get(uri("https://b/")));
+    net.ready_peer(10).await.answer_one(b"ok").await.unwrap();
+    join(other).await.unwrap();
+    let mut own = net.ready_peer(10).await;
+    own.answer_one(b"here").await.unwrap();
+    assert_eq!(join(request).await.unwrap().body, "here");
 }

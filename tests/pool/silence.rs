@@ -32,3 +32,33 @@ async fn a_session_that_dies_after_its_probe_was_answered_is_replaced() {
     }
     assert_eq!(pool.stats().probes, 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_is_only_slow_finishes_what_runs_on_its_session() {
+    // P18, P19: requests beside a long poll are given up in silence, and it may not be probed again.
+    let (pool, mut net) = net(H2Pool::builder());
+    let served = fetch(&pool, get(uri("https://a/")));
+    let mut peer = net.ready_peer(100).await;
+    peer.answer_one(b"ok").await.unwrap();
+    join(served).await.unwrap();
+    let poll = fetch(&pool, get(uri("https://a/poll")));
+    let stream = peer.next_headers().await.stream;
+    let server = tokio::spawn(async move {
+        let until = now() + Duration::from_secs(60);
+        while let Ok(frame) = tokio::time::timeout_at(until, peer.recv()).await {
+            assert!(matches!(frame, Ok(Some(_))), "it ends: {frame:?}");
+        }
+        peer.respond(stream, 200, b"after all").await;
+        peer.until_closed().await;
+    });
+    for _ in 0..5 {
+        let slow = pool.request(get(uri("https://a/slow")));
+        let answer = tokio::time::timeout(Duration::from_secs(3), slow).await;
+        assert!(answer.is_err());
+    }
+    pass(30.0).await;
+    let poll = tokio::time::timeout(Duration::from_secs(60), poll).await;
+    assert_eq!(poll.unwrap().unwrap().unwrap().body, "after all");
+    drop(pool);
+    join(server).await;
+}

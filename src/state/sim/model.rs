@@ -91,9 +91,9 @@ impl Model {
         self.grant(None, session);
     }
 
-    /// Somebody was turned away.
-    pub(super) fn refused(&mut self, caller: Caller, first: bool, permits: u32) {
-        let waiting = u32::try_from(self.queue.len()).expect("few") + permits;
+    /// Somebody was turned away; `others` wait in no queue and count.
+    pub(super) fn refused(&mut self, caller: Caller, first: bool, others: u32) {
+        let waiting = u32::try_from(self.queue.len()).expect("few") + others;
         let full = self.limits.max_waiters.is_some_and(|max| waiting >= max);
         assert!(full && !first && !caller.soft, "the queue is not full: {self:#?}");
         self.push(None, caller, first);

@@ -182,7 +182,10 @@ impl Sim {
                         let held = self.holds(waiter);
                         self.model.entered(waiter, caller, first, held);
                     }
-                    Acquired::Saturated => self.model.refused(caller, first, self.permits),
+                    Acquired::Saturated => {
+                        let others = self.permits + self.state.pending();
+                        self.model.refused(caller, first, others);
+                    }
                     Acquired::Closed => assert!(self.state.closed),
                 }
             }

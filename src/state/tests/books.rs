@@ -1,6 +1,6 @@
 //! What the state says of itself, and what it must not forget.
 
-use super::super::{Acquired, Claim, DialEnd, Reason, RuntimeId};
+use super::super::{Acquired, Claim, DialEnd, Protocol, Reason, RuntimeId};
 use super::bench::{Bench, caller, on, secs, with_body};
 
 #[test]
@@ -287,8 +287,12 @@ fn a_session_of_ones_own_is_dialed_again_only_where_there_is_room() {
     bench.run(|state, now| state.handle_dial_ended(dial, DialEnd::Aborted, now));
     assert_eq!(bench.claim(waiter), Claim::Pending);
     assert!(bench.dials.is_empty());
-    bench.run(|state, now| state.handle_dial_ended(other, DialEnd::Failed("refused"), now));
-    assert!(matches!(bench.claim(theirs), Claim::Failed(_)));
+    let session = bench
+        .run(|state, now| state.handle_dialed(other, Protocol::H2, now))
+        .unwrap();
+    assert_eq!(bench.granted(theirs), session);
+    bench.release(session);
+    bench.lose(session);
     assert_eq!(bench.dials[0].runtime, RuntimeId(2));
     let session = bench.open(5);
     assert_eq!(bench.granted(waiter), session);

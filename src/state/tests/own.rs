@@ -55,13 +55,52 @@ fn who_finds_no_room_for_a_session_of_its_own_waits_for_it() {
     bench.release(session);
     bench.lose(session);
     assert_eq!(bench.dials.len(), 1, "for the next");
-    bench.fail("refused");
-    assert!(matches!(bench.claim(second), Claim::Failed(Failure::Dial(_))));
+    let session = bench.open(5);
+    assert_eq!(bench.granted(second), session);
+    assert_eq!(bench.state.waiting(), 1, "it is seen");
+    bench.release(session);
+    bench.lose(session);
     let session = bench.open(5);
     assert_eq!(bench.granted(fourth), session, "the third had gone");
     bench.release(session);
     bench.lose(session);
     assert!(bench.dials.is_empty() && bench.state.is_unused());
+}
+
+#[test]
+fn who_waits_for_room_fails_with_the_dial_that_it_waits_for() {
+    // P9, P23: not each with one of its own, one after the other.
+    let mut bench = Bench::new(|limits| limits.max_sessions = 1);
+    let mut own = || {
+        bench
+            .run(|state, now| state.acquire_own(caller(), now))
+            .expect("open")
+    };
+    let waiters = [own(), own(), own()];
+    bench.fail("refused");
+    for waiter in waiters {
+        assert_eq!(bench.claim(waiter), Claim::Failed(Failure::Dial("refused")));
+    }
+    assert!(bench.dials.is_empty() && bench.state.is_unused());
+}
+
+#[test]
+fn no_more_wait_for_room_than_may_wait() {
+    // P12, P13, P23: and what happens meanwhile costs no more for it.
+    let mut bench = Bench::new(|limits| (limits.max_sessions, limits.max_waiters) = (1, Some(100)));
+    let mut own = || bench.run(|state, now| state.acquire_own(caller(), now));
+    let first = own().expect("open");
+    let pending: Vec<_> = (0..100).map(|_| own().expect("open")).collect();
+    assert_eq!(own(), None);
+    assert!(!bench.state.is_idle());
+    let session = bench.open(5);
+    assert_eq!(bench.granted(first), session);
+    let (now, before) = (bench.now, bench.state.waiters.visits());
+    bench.state.handle_settings(session, 7, now);
+    bench.state.warm(caller(), 1, now);
+    assert!(bench.state.waiters.visits() - before < 10);
+    pending.into_iter().for_each(|waiter| bench.cancel(waiter));
+    assert_eq!(bench.state.waiting(), 0);
 }
 
 #[test]
