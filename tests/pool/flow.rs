@@ -236,7 +236,7 @@ async fn a_body_that_is_held_when_its_http1_connection_ends_keeps_no_permit() {
     let (pool, mut net) = net(builder);
     let request = tokio::spawn(pool.request(get(uri("https://a/"))));
     let mut io = net.dial().await.accept(Version::HTTP_11);
-    io.read(&mut [0; 1024]).await.unwrap();
+    let _head = io.read(&mut [0; 1024]).await.unwrap();
     io.write_all(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 5\r\n\r\nhello")
         .await
         .unwrap();
