@@ -116,7 +116,7 @@ pub struct PoolConfig {
 
     // Life of a session
     /// Time after the end of a session's last stream until it is closed. A [`Lease`](crate::Lease) that carries no
-    /// stream prolongs it only if it is out when the time has come: for as long from its end.
+    /// stream prolongs it only if it is out when that stream ends, or when the time has come: for as long from its own end.
     ///
     /// Default 90s, allowed 0s..=365days; 0 means never.
     pub idle_timeout: Duration,

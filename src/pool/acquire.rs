@@ -301,11 +301,12 @@ impl Waited {
         self.let_in
     }
 
-    /// For a wait that may have been left alone: a limit that passed while nobody polled says nothing about whoever polls
-    /// now, and runs anew.
-    pub(super) fn resume(self: Pin<&mut Self>) {
+    /// For a wait that may have been left alone: a limit that passed so long ago, while nobody polled, that it would have
+    /// passed again says nothing about whoever polls now, and runs anew.
+    pub(super) fn resume<O: Key>(self: Pin<&mut Self>, entry: &Entry<O>) {
         let mut limit = self.project().limit;
-        if limit.passed().is_some_and(|since| since >= UNWATCHED) {
+        let timeout = entry.core.config.acquire_timeout;
+        if limit.passed().is_some_and(|since| since > timeout) {
             limit.set(Timer::default());
         }
     }
@@ -323,9 +324,6 @@ impl Waited {
         }
     }
 }
-
-/// A task that waits is polled sooner than this after its limit has passed, or the runtime is in worse trouble.
-const UNWATCHED: Duration = Duration::from_millis(250);
 
 /// A pause within a request.
 pub(super) async fn pause(length: Duration) -> Result<(), Error> {

@@ -36,18 +36,24 @@ impl<O: Key> Exchange<O> {
         if gone || !self.rewind() {
             return Ok(Redirected::Not(Box::new(response)));
         }
-        self.let_go();
         // While it waits, it holds neither the slot nor the permit of what it was answered.
-        let response = read_small(response, self.entry.key.origin()).await;
+        let (response, whole) = read_small(response, self.entry.key.origin()).await;
+        if whole {
+            self.let_go();
+        }
         let waited = pin!(Waited::default());
         let own = self.lifeline.acquire_own(&mut self.entry, want.empty, waited);
         let Ok(own) = own.await else {
+            self.let_go();
             return Ok(Redirected::Not(Box::new(response)));
         };
         self.misdirected = true;
         self.entry.tally.replayed();
-        // Its permit, which may be the only one, goes before another is asked for.
         drop(response);
+        // Where the response held a permit all the time, the request goes on with that: the others may all be held so.
+        if let permit @ Some(_) = self.permit.take() {
+            return Ok(Redirected::To(Held { slot: own, permit }));
+        }
         let own = self.lifeline.with_permit(own, pin!(Waited::new(true))).await?;
         Ok(Redirected::To(own))
     }
@@ -71,10 +77,11 @@ impl<O: Key> Exchange<O> {
 const SMALL: usize = 16 * 1024;
 const SOON: Duration = Duration::from_millis(100);
 
-/// Reads a small body, so that nothing is held for it. What was read of a larger or slower one comes before its rest.
-async fn read_small(response: Response<Body>, origin: &Origin) -> Response<Body> {
+/// Reads a small body, so that nothing is held for it; whether that was all of it. What was read of a larger or slower one
+/// comes before its rest.
+async fn read_small(response: Response<Body>, origin: &Origin) -> (Response<Body>, bool) {
     if response.body().is_end_stream() {
-        return response;
+        return (response, true);
     }
     let (parts, mut body) = response.into_parts();
     let (mut frames, mut left) = (Vec::new(), SMALL);
@@ -108,5 +115,5 @@ async fn read_small(response: Response<Body>, origin: &Origin) -> Response<Body>
             )
         }
     };
-    Response::from_parts(parts, body)
+    (Response::from_parts(parts, body), whole)
 }

@@ -245,7 +245,7 @@ impl<O: Key> Wait<O> {
             self.counted = Some(Waiting::start(entry.tally.clone()));
             entry.arm_here(&self.runtime);
         }
-        waited.as_mut().resume();
+        waited.as_mut().resume(&entry);
         if let Some(closing) = &mut self.closing {
             if closing.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Ended::Again);

@@ -219,6 +219,35 @@ async fn those_who_wait_for_sessions_of_their_own_hold_neither_slots_nor_permits
 }
 
 #[tokio::test(start_paused = true)]
+async fn answers_that_are_too_long_to_be_read_before_hold_no_permits_from_each_other() {
+    // P15, P23: whoever has its session goes on with the permit of its answer.
+    for length in [11, 100_000] {
+        let builder = H2Pool::builder().max_sessions(1).limit_concurrency(2);
+        let (pool, mut net, mut shared) = serving(builder, 10).await;
+        let requests = fetch_many(&pool, &uri("https://a/"), 6);
+        let server = tokio::spawn(async move {
+            while let Some((stream, _)) = shared.next_complete().await {
+                shared.respond(stream, 421, &vec![b'a'; length]).await;
+            }
+        });
+        let owns = tokio::spawn(async move {
+            loop {
+                let mut own = net.ready_peer(10).await;
+                own.answer_one(b"here").await.unwrap();
+                own.until_closed().await;
+            }
+        });
+        let (reads, took) = timed(join_all(requests)).await;
+        for read in reads {
+            assert_eq!(read.unwrap().body, "here");
+        }
+        assert!(took < Duration::from_secs(2), "{took:?} for {length} bytes");
+        server.abort();
+        owns.abort();
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_body_of_421_is_kept_however_long_where_it_is_the_answer() {
     // P23, P31: a part of it was read before.
     let (pool, mut net, mut shared) = serving(H2Pool::builder().max_sessions(1), 4).await;
