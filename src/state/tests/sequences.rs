@@ -12,7 +12,7 @@ fn a_server_that_says_goaway_right_after_its_settings_fails_those_who_wait() {
             Acquired::Queued(waiter) => waiter,
             other => panic!("{other:?}"),
         };
-        for round in 1.. {
+        for round in 1..=3 {
             let session = bench.open(5);
             if goaway {
                 bench.goaway(session);
@@ -26,6 +26,7 @@ fn a_server_that_says_goaway_right_after_its_settings_fails_those_who_wait() {
                 }
                 other => panic!("{other:?}"),
             }
+            assert!(round < 3, "it is tried three times");
             waiter = bench.queue_first(with_body());
             bench.pass(secs(5));
         }
@@ -279,8 +280,10 @@ fn sessions_that_drain_for_ever_make_room_for_those_who_wait() {
     assert!(bench.killed.is_empty(), "they are in nobody's way");
     let waiter = bench.queue();
     assert_eq!(bench.killed, [(drained[0], Reason::Goaway)]);
+    let other = bench.queue();
     bench.pass(secs(3600));
     assert_eq!(bench.killed.len(), 1, "one makes room");
+    bench.cancel(other);
     bench.lose(drained[0]);
     let session = bench.open(5);
     assert_eq!(bench.granted(waiter), session);
@@ -290,6 +293,110 @@ fn sessions_that_drain_for_ever_make_room_for_those_who_wait() {
     assert_eq!(bench.killed.len(), 2);
     bench.lose(drained[1]);
     bench.end(DialEnd::Failed("refused"));
+}
+
+#[test]
+fn only_what_drains_for_ever_and_stands_in_the_way_makes_room() {
+    // P5, P14, P18: not a session that works, nor one with a deadline, nor where a dial may be made, or none may.
+    let drained = |bench: &mut Bench| {
+        let waiter = bench.queue();
+        let session = bench.open(1);
+        assert_eq!(bench.granted(waiter), session);
+        bench.run(|state, now| state.handle_answered(session, now));
+        bench.goaway(session);
+        bench.pass(secs(6));
+        session
+    };
+    let for_ever = |max: u32| Bench::new(|limits| (limits.max_sessions, limits.drain_timeout) = (max, None));
+
+    let mut bench = for_ever(2);
+    let oldest = [(); 3].map(|()| drained(&mut bench))[0];
+    let waiter = bench.queue();
+    let active = bench.open(1);
+    assert_eq!(bench.granted(waiter), active);
+    bench.run(|state, now| state.handle_answered(active, now));
+    bench.queue();
+    assert_eq!(bench.killed, [(oldest, Reason::Goaway)]);
+
+    let mut bench = for_ever(1);
+    drained(&mut bench);
+    let waiter = bench.queue();
+    let active = bench.open(1);
+    assert_eq!(bench.granted(waiter), active);
+    bench.queue();
+    bench.pass(secs(60));
+    assert!(bench.killed.is_empty(), "no more may be open");
+
+    let mut bench = for_ever(1);
+    drained(&mut bench);
+    bench.queue();
+    bench.fail("refused");
+    bench.queue();
+    assert!(bench.dials.is_empty() && bench.killed.is_empty(), "it waits for the back-off");
+
+    let mut bench = Bench::new(|limits| limits.max_sessions = 1);
+    [(); 2].map(|()| drained(&mut bench));
+    bench.queue();
+    bench.pass(secs(17));
+    assert!(bench.killed.is_empty(), "the older one has a second left");
+    bench.pass(secs(1));
+    assert_eq!(bench.killed.len(), 1);
+}
+
+#[test]
+fn a_silent_session_gets_no_more_work_and_what_runs_on_it_may_finish() {
+    // P14, P18, P19: it may be alive, and it may not be asked.
+    let mut bench = Bench::new(|limits| limits.max_sessions = 2);
+    let session = bench.serving(5);
+    bench.take();
+    bench.run(|state, now| state.handle_silent(session, now));
+    let next = bench.open(5);
+    bench.pass(secs(60));
+    assert!(bench.killed.is_empty());
+    assert_eq!(bench.take(), next);
+    bench.release(session);
+    assert_eq!(bench.closed, [(session, Reason::Unanswered)]);
+
+    let mut bench = Bench::new(|_| {});
+    let session = bench.serving(5);
+    bench.run(|state, now| state.handle_silent(session, now));
+    assert_eq!(bench.closed, [(session, Reason::Unanswered)]);
+    bench.pass(secs(30));
+    assert_eq!(bench.killed.len(), 1, "nothing runs, and it does not end");
+
+    let mut bench = Bench::new(|_| {});
+    let session = bench.serving(5);
+    bench.take();
+    bench.goaway(session);
+    bench.run(|state, now| state.handle_silent(session, now));
+    bench.pass(secs(30));
+    assert_eq!(bench.killed, [(session, Reason::Goaway)], "it has a deadline already");
+}
+
+#[test]
+fn failures_are_remembered_for_as_long_as_a_dial_and_the_longest_pause_take() {
+    // P7, P9: and while one is under way.
+    let failed = || {
+        let mut bench = Bench::new(|limits| limits.max_sessions = 5);
+        bench.serving(1);
+        bench.take();
+        let waiter = bench.queue();
+        bench.fail("refused");
+        (bench, waiter)
+    };
+    for (seconds, dials) in [(14, 1), (16, 3)] {
+        let (mut bench, waiter) = failed();
+        bench.cancel(waiter);
+        bench.pass(secs(seconds));
+        bench.queue_many(3);
+        assert_eq!(bench.dials.len(), dials, "after {seconds} s");
+    }
+    let (mut bench, _waiter) = failed();
+    bench.pass(secs(1));
+    assert_eq!(bench.dials.len(), 1);
+    bench.pass(secs(60));
+    bench.queue_many(3);
+    assert_eq!(bench.dials.len(), 1, "it is under way");
 }
 
 #[test]
