@@ -35,7 +35,7 @@ use crate::session::link::{Failure, Occupied};
 use crate::session::{Body, H2Sending, Outgoing, needs_settings};
 
 /// The pause before the second replay; doubled from one to the next, jittered between half and the whole.
-pub(super) const REPLAY_PAUSE: Duration = Duration::from_millis(50);
+const REPLAY_PAUSE: Duration = Duration::from_millis(50);
 
 /// How many replays that are nobody's fault do not count as replays: streams excluded by a GOAWAY that covers others ..
 const SPARED: usize = 1_000;

@@ -332,7 +332,10 @@ fn only_what_drains_for_ever_and_stands_in_the_way_makes_room() {
     bench.queue();
     bench.fail("refused");
     bench.queue();
-    assert!(bench.dials.is_empty() && bench.killed.is_empty(), "it waits for the back-off");
+    assert!(
+        bench.dials.is_empty() && bench.killed.is_empty(),
+        "it waits for the back-off"
+    );
 
     let mut bench = Bench::new(|limits| limits.max_sessions = 1);
     [(); 2].map(|()| drained(&mut bench));
@@ -370,7 +373,11 @@ fn a_silent_session_gets_no_more_work_and_what_runs_on_it_may_finish() {
     bench.goaway(session);
     bench.run(|state, now| state.handle_silent(session, now));
     bench.pass(secs(30));
-    assert_eq!(bench.killed, [(session, Reason::Goaway)], "it has a deadline already");
+    assert_eq!(
+        bench.killed,
+        [(session, Reason::Goaway)],
+        "it has a deadline already"
+    );
 }
 
 #[test]
