@@ -231,12 +231,12 @@ fn a_clock_that_ran_ahead_holds_nobody_back_on_the_next_runtime() {
     for (runtime, runs_ahead) in [(paused(), true), (paused(), true), (single(), false)] {
         runtime.block_on(async {
             let before = now();
-            for _ in 0..3 {
+            for _ in 0..2 {
                 let error = join(fetch(&pool, get(uri("https://a/")))).await.unwrap_err();
                 assert!(error.is_connect(), "{error:?}");
             }
             let took = now() - before;
-            assert!(took < Duration::from_secs(5), "{took:?}");
+            assert!(took < Duration::from_secs(15), "pauses of 5 s at most: {took:?}");
             if runs_ahead {
                 tokio::time::sleep(Duration::from_secs(3600)).await;
                 join(fetch(&pool, get(uri("https://a/")))).await.unwrap_err();
