@@ -166,7 +166,7 @@ pub struct PoolConfig {
     /// Default 3, allowed 0..=100; 0 means off.
     pub max_replays: usize,
     /// Bytes of a request's body that are kept (shared, not copied) until response headers arrive, so that
-    /// it can be sent again; of many small frames, what it takes to keep them counts too. Over it, or while
+    /// it can be sent again; many small frames are kept as one, so that only their bytes count. Over it, or while
     /// it is off, only requests without a body, or with one that was never polled, are replayed.
     ///
     /// Default 65536, allowed 0..=1073741824; 0 means off.

@@ -97,8 +97,8 @@
 //! the response is returned at once, never retried earlier than asked. Malformed headers are ignored.
 //!
 //! Before it waits, the layer reads the rest of the failed response (at most 64 KiB and 100 ms, so that an HTTP/1.1
-//! connection stays usable; a delay shorter than that waits for it) and drops it. While it waits it holds no permit, slot or lease. Each attempt polls the service
-//! ready again, on the instance that is then called.
+//! connection stays usable; a delay shorter than that waits for it) and drops it. While it waits it holds no permit, slot
+//! or lease. Each attempt polls the service ready again, on the instance that is then called.
 //!
 //! # How often
 //!

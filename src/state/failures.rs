@@ -92,10 +92,10 @@ impl<C: Clone> OriginState<C> {
 
     /// The group of one who was granted a slot, and may have moved since.
     pub(super) fn home_of(&self, waiter: u32) -> usize {
-        let node = self.waiters.at(waiter);
-        let private = node.runtime.filter(|_| node.private);
-        let group = self.groups.iter().find(|(_, group)| group.runtime == private);
-        group.map_or(SHARED, |(slot, _)| slot)
+        let caller = self.waiters.caller(waiter);
+        caller
+            .and_then(|caller| self.known_group(caller))
+            .unwrap_or(SHARED)
     }
 
     /// Whether a live session may still serve those who wait in the group.
