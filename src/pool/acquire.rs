@@ -90,10 +90,7 @@ impl<O: Key> Entry<O> {
         let queue = if want.first { Queue::first } else { Queue::last };
         let queue = queue(self.clone(), caller);
         let slot = self.wait(queue, runtime, caller, waited.as_mut(), permit).await?;
-        match permit.take() {
-            kept @ Some(_) => Ok(Held { slot, permit: kept }),
-            None => self.with_permit(slot, waited).await,
-        }
+        self.with_permit(slot, waited, permit).await
     }
 
     /// A session of its own, for a request that was misdirected on a shared one (P23); still without the permit.
@@ -183,26 +180,25 @@ impl<O: Key> Entry<O> {
         }
     }
 
-    /// The pool-wide permit, for a caller that has its slot; first come first served among those (P15).
+    /// The pool-wide permit, for a caller that has its slot: the one that it kept, or another, first come first served
+    /// among those who ask (P15).
     pub(super) async fn with_permit(
         self: &Arc<Self>,
         slot: Slot<Self>,
         waited: Pin<&mut Waited>,
+        kept: &mut Option<Permit>,
     ) -> Result<Held<O>, Error> {
-        let Some(permits) = &self.core.permits else {
-            return Ok(Held { slot, permit: None });
+        let permit = match (kept.take(), &self.core.permits) {
+            (None, Some(permits)) => {
+                let permit = match permits.clone().try_acquire_owned() {
+                    Ok(permit) => permit,
+                    Err(_) => self.wait_permit(permits.clone(), waited).await?,
+                };
+                Some(Arc::new(permit))
+            }
+            (kept, _) => kept,
         };
-        if let Ok(permit) = permits.clone().try_acquire_owned() {
-            return Ok(Held {
-                slot,
-                permit: Some(Arc::new(permit)),
-            });
-        }
-        let permit = self.wait_permit(permits.clone(), waited).await?;
-        Ok(Held {
-            slot,
-            permit: Some(Arc::new(permit)),
-        })
+        Ok(Held { slot, permit })
     }
 
     async fn wait_permit(

@@ -139,14 +139,16 @@ impl<O: Key> Lifeline<O> {
         }
     }
 
-    /// The permit for a slot, unless this handle is closed while it is waited for.
+    /// The permit for a slot, unless this handle is closed while it is waited for; see [`Entry::with_permit`].
     pub(super) async fn with_permit(
         &self,
         slot: Slot<Entry<O>>,
         waited: Pin<&mut Waited>,
+        kept: &mut Option<Permit>,
     ) -> Result<Held<O>, Error> {
         let entry = slot.env().clone();
-        self.while_open(&entry, entry.with_permit(slot, waited)).await
+        self.while_open(&entry, entry.with_permit(slot, waited, kept))
+            .await
     }
 
     /// A session that nobody else uses, unless this handle is closed while it is opened. For an origin that was forgotten

@@ -51,11 +51,9 @@ impl<O: Key> Exchange<O> {
         self.entry.tally.replayed();
         drop(response);
         // Where the response held a permit all the time, the request goes on with that: the others may all be held so.
-        if let permit @ Some(_) = self.permit.take() {
-            return Ok(Redirected::To(Held { slot: own, permit }));
-        }
-        let own = self.lifeline.with_permit(own, pin!(Waited::new(true))).await?;
-        Ok(Redirected::To(own))
+        let waited = pin!(Waited::new(true));
+        let own = self.lifeline.with_permit(own, waited, &mut self.permit);
+        own.await.map(Redirected::To)
     }
 
     /// Another session of its own, for a request that lost the one it had: a shared one would answer as before.
@@ -69,7 +67,7 @@ impl<O: Key> Exchange<O> {
             .lifeline
             .acquire_own(&mut self.entry, want.empty, waited.as_mut())
             .await?;
-        self.lifeline.with_permit(own, waited).await
+        self.lifeline.with_permit(own, waited, &mut self.permit).await
     }
 }
 

@@ -250,7 +250,7 @@ impl<O: Key> Exchange<O> {
     ) -> Result<Held<O>, Error> {
         match ticket {
             Ticket::Held(held) => Ok(held),
-            Ticket::Slot(slot) => self.lifeline.with_permit(slot, waited).await,
+            Ticket::Slot(slot) => self.lifeline.with_permit(slot, waited, &mut self.permit).await,
             Ticket::Nothing | Ticket::Returning if self.misdirected => {
                 Box::pin(self.acquire_own(want, waited)).await
             }

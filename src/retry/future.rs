@@ -101,10 +101,7 @@ where
                     this.job.settle(judged, drains)
                 }
                 StateProj::Draining { drains, retry_at } => {
-                    while drains.poll(cx).is_pending() {
-                        let Some(until) = drains.until() else {
-                            break;
-                        };
+                    while let (Poll::Pending, Some(until)) = (drains.poll(cx), drains.until()) {
                         ready!(poll_until(this.timer.as_mut(), until, cx));
                         drains.expire(clock::now());
                     }

@@ -18,13 +18,12 @@ impl<C: Clone> OriginState<C> {
         // Whoever wanted it for itself may be gone: then it serves the next, where the bound allows (P8).
         let gone = dial.own.is_some_and(|waiter| self.waiters.get(waiter).is_none());
         let unwanted = gone && !self.has_room_for_dial(group);
-        if self.closed || unwanted {
-            self.dial_own(now);
-            self.tidy_group(group);
-            return None;
-        }
         if gone {
             self.dial_own(now);
+        }
+        if self.closed || unwanted {
+            self.tidy_group(group);
+            return None;
         }
         dial.own = dial.own.filter(|_| !gone);
         // It was ordered before the origin was found to speak only HTTP/1.1: what it says is no news (P25).

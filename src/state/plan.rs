@@ -306,18 +306,25 @@ impl<C: Clone> OriginState<C> {
     /// Whether the bound allows one more session. Those that drain do not count, but with them there are never more
     /// than twice as many (P5): beyond that dials wait until one has ended, for `drain_timeout` at most.
     pub(super) fn has_room_for_dial(&self, group: usize) -> bool {
-        let (group, bound) = (&self.groups[group], self.bound());
-        let open = group.active + group.dialing;
-        open < bound && open + group.draining < bound.saturating_mul(2)
+        self.is_below_bound(group) && !self.is_crowded(group)
+    }
+
+    fn is_below_bound(&self, group: usize) -> bool {
+        let group = &self.groups[group];
+        group.active + group.dialing < self.bound()
+    }
+
+    /// Those that drain leave no room.
+    fn is_crowded(&self, group: usize) -> bool {
+        let group = &self.groups[group];
+        group.active + group.dialing + group.draining >= self.bound().saturating_mul(2)
     }
 
     /// Where sessions that drain for as long as they like leave no room for those who wait, the one that began first ends
     /// [`backoff_max`](super::Limits::backoff_max) after that (P5, P14).
     fn make_room(&mut self, slot: usize, now: Instant) {
-        let (group, bound) = (&self.groups[slot], self.bound());
-        let open = group.active + group.dialing;
-        let full = open < bound && open + group.draining >= bound.saturating_mul(2);
-        if !full || self.needed_dials(slot) <= group.dialing {
+        let full = self.is_below_bound(slot) && self.is_crowded(slot);
+        if !full || self.needed_dials(slot) <= self.groups[slot].dialing {
             return;
         }
         let draining = |(_, session): &(usize, &Session)| {
