@@ -1,5 +1,5 @@
-//! Servers in memory that cost next to nothing: one knows frame headers and nothing else, and answers every HEADERS with
-//! the same response; one of HTTP/1.1 knows where a head ends. So what is counted around them is the client's work.
+//! Servers in memory that cost next to nothing: one knows frame headers and nothing else, and answers every request with
+//! the same response once it has ended; one of HTTP/1.1 knows where a head ends. So what is counted around them is the client's work.
 
 use anyhow::Result;
 use bytes::{Buf, BufMut, BytesMut};
@@ -7,10 +7,15 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
 const PREFACE: usize = 24;
 const HEADER: usize = 9;
+const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const SETTINGS: u8 = 4;
 const PING: u8 = 6;
+const WINDOW_UPDATE: u8 = 8;
 const ACK: u8 = 1;
+const END_STREAM: u8 = 1;
+/// The connection's window for what is sent to it: it gives no more.
+const WINDOW: u32 = 1 << 30;
 /// END_HEADERS and END_STREAM.
 const LAST: u8 = 5;
 /// `:status: 200` of HPACK's static table.
@@ -21,6 +26,7 @@ pub async fn serve(mut io: DuplexStream) -> Result<()> {
     let (mut input, mut output) = (BytesMut::with_capacity(1 << 20), BytesMut::with_capacity(1 << 20));
     // MAX_CONCURRENT_STREAMS 10,000.
     frame(&mut output, SETTINGS, 0, 0, &[0, 3, 0, 0, 0x27, 0x10]);
+    frame(&mut output, WINDOW_UPDATE, 0, 0, &WINDOW.to_be_bytes());
     io.write_all_buf(&mut output).await?;
     let mut preface = [0; PREFACE];
     io.read_exact(&mut preface).await?;
@@ -38,7 +44,7 @@ pub async fn serve(mut io: DuplexStream) -> Result<()> {
             }
             let stream = u32::from_be_bytes([s0, s1, s2, s3]);
             match kind {
-                HEADERS => frame(&mut output, HEADERS, LAST, stream, &[OK]),
+                DATA | HEADERS if flags & END_STREAM != 0 => frame(&mut output, HEADERS, LAST, stream, &[OK]),
                 SETTINGS if flags & ACK == 0 => frame(&mut output, SETTINGS, ACK, 0, &[]),
                 PING if flags & ACK == 0 => {
                     let payload: [u8; 8] = input[HEADER..HEADER + 8].try_into()?;

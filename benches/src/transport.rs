@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use bytes::{Buf, Bytes};
 use h2::client::SendRequest;
 use h2pool::{H2Pool, PoolConfig};
+use http::header::CONTENT_LENGTH;
 use http::{Method, Request, Uri, Version};
 use http_body_util::{BodyExt, Empty, Full};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
@@ -127,6 +128,9 @@ impl Transport for Bare {
     async fn post(&self, uri: &Uri, mut body: Bytes) -> Result<usize> {
         let mut request = upload(uri, ());
         *request.version_mut() = Version::HTTP_2;
+        // As all others do.
+        let length = body.len().into();
+        request.headers_mut().insert(CONTENT_LENGTH, length);
         let (response, mut stream) = self.ready().await?.send_request(request, false)?;
         while !body.is_empty() {
             stream.reserve_capacity(body.len());

@@ -75,7 +75,8 @@ impl Sending {
         body: Option<&Outgoing>,
         patience: Patience,
     ) -> Result<Self, Failure> {
-        let request = head::for_h2(parts, body.map_or(Some(0), Outgoing::exact_size));
+        let size = body.map_or(Some(0), Outgoing::exact_size);
+        let request = head::for_h2(parts, size);
         let request = request.map_err(Failure::Failed)?;
         let extended = head::is_extended_connect(&request);
         if !session.try_open(body.is_some() || extended) {
@@ -83,7 +84,9 @@ impl Sending {
             return Err(Failure::NotSent(gone));
         }
         let early = !session.control.is_ready();
-        let length = body.and_then(|_| content_length(request.headers()));
+        let tunnel = head::opens_tunnel(parts);
+        let told = || content_length(request.headers());
+        let length = body.and_then(|_| size.filter(|_| !tunnel).or_else(told));
         let interim = Interim::from_now(&session.control.meter);
         let (response, stream) = open(&session, &slot, request, body.is_none(), extended)?;
         if early {
@@ -97,7 +100,7 @@ impl Sending {
             upload,
             interim,
             patient: Bound::new(patience.header),
-            tunnel: head::opens_tunnel(parts),
+            tunnel,
             early,
             head: parts.method == Method::HEAD,
         })
@@ -143,7 +146,7 @@ impl Sending {
         }
         // The request of a tunnel does not end before the response comes.
         if !self.patient.is_off() && self.uploads && !self.tunnel {
-            if self.upload.is_some() {
+            if self.upload.as_ref().is_some_and(|upload| !upload.is_queued()) {
                 return Poll::Pending;
             }
             ready!(tail.control().meter.poll_written(tail.id(), cx));
@@ -194,8 +197,14 @@ impl Sending {
 
     /// What the response leaves of the upload, with the runtime that is to go on with it.
     fn rest(&mut self, body: &mut Option<Outgoing>) -> Result<Option<(Handle, Upload, Outgoing)>, Error> {
+        let mut upload = self.upload.take();
+        if let (Some(queued), Some(tail)) = (&upload, &self.tail) {
+            if queued.is_queued() && tail.control().meter.is_whole(tail.id()) {
+                upload = None;
+            }
+        }
         // A body that was sent whole stays with the caller, who may have to send it again (P23).
-        let Some((upload, body)) = self.upload.take().and_then(|upload| Some((upload, body.take()?))) else {
+        let Some((upload, body)) = upload.and_then(|upload| Some((upload, body.take()?))) else {
             return Ok(None);
         };
         let here = Handle::try_current().map_err(|error| outside(error).with_unprocessed(false))?;
@@ -295,7 +304,13 @@ async fn finish_upload(upload: Upload, mut body: Outgoing, tail: Arc<Tail>) {
         tail,
     };
     let end = poll_fn(|cx| match &mut rest.upload {
-        Some(upload) => upload.poll(&mut body, cx),
+        Some(upload) => match upload.poll(&mut body, cx) {
+            Poll::Pending if upload.is_queued() => {
+                let meter = &rest.tail.control().meter;
+                meter.poll_written(rest.tail.id(), cx).map(Ok)
+            }
+            polled => polled,
+        },
         None => Poll::Ready(Ok(())),
     });
     match end.await {

@@ -4,7 +4,6 @@
 //! they fit in `replay_buffer`; then, or beyond that, they are let go, and the body can no longer be replayed (P21). Of many
 //! small ones the bytes are copied, as a share in them takes more memory than they do.
 
-use std::collections::VecDeque;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -12,6 +11,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use http_body::{Body, Frame};
 use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
+use smallvec::SmallVec;
 
 use crate::error::{BoxError, Error, Kind};
 
@@ -23,7 +23,8 @@ const SMALL: usize = 256;
 /// A request body with what was sent of it.
 pub(crate) struct Outgoing {
     body: UnsyncBoxBody<Bytes, BoxError>,
-    kept: VecDeque<Kept>,
+    /// Most bodies are of one frame.
+    kept: SmallVec<[Kept; 1]>,
     kept_bytes: usize,
     /// How many more bytes may be kept; `None` once the body cannot be replayed.
     keep: Option<usize>,
@@ -58,7 +59,7 @@ impl Outgoing {
         let keep = (keep > 0).then_some(keep);
         Some(Self {
             body,
-            kept: VecDeque::new(),
+            kept: SmallVec::new(),
             kept_bytes: 0,
             keep,
             next: 0,
@@ -82,7 +83,7 @@ impl Outgoing {
         self.keep = None;
         self.kept_bytes = usize::MAX;
         if self.next >= self.kept.len() {
-            self.kept = VecDeque::new();
+            self.kept = SmallVec::new();
             self.next = 0;
         }
     }
@@ -151,7 +152,7 @@ impl Outgoing {
                 match (frame.data_ref(), frame.trailers_ref()) {
                     (Some(data), _) => self.keep_data(data),
                     (None, Some(trailers)) => {
-                        self.kept.push_back(Kept::Trailers(Box::new(trailers.clone())));
+                        self.kept.push(Kept::Trailers(Box::new(trailers.clone())));
                     }
                     (None, None) => {}
                 }
@@ -163,11 +164,11 @@ impl Outgoing {
 
     fn keep_data(&mut self, data: &Bytes) {
         if self.kept.len() < SHARED || data.len() >= SMALL {
-            return self.kept.push_back(Kept::Data(data.clone()));
+            return self.kept.push(Kept::Data(data.clone()));
         }
-        match self.kept.back_mut() {
+        match self.kept.last_mut() {
             Some(Kept::Copied(copied)) => copied.extend_from_slice(data),
-            _ => self.kept.push_back(Kept::Copied(BytesMut::from(data.as_ref()))),
+            _ => self.kept.push(Kept::Copied(BytesMut::from(data.as_ref()))),
         }
     }
 }

@@ -4,6 +4,11 @@
 //! is left over is given back before waiting for more: neither an idle upload nor a slow socket holds the connection's
 //! window from others, and uploads that wait for it take turns (P30). The request half is over when h2 accepts
 //! END_STREAM with capacity assigned to all data before it (P2).
+//!
+//! h2 assigns nothing to a stream whose HEADERS it has still to write, and a small body would be a second turn of its task,
+//! of the session's, and a second write. So what is at hand when the request is handed over, up to [`SHARE`], goes **ahead**
+//! of its capacity: h2 keeps it and writes it behind the HEADERS, as far as the windows allow. A request that ends so is
+//! **queued**: its half is over once its END_STREAM was written, which the meter tells.
 
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -31,6 +36,12 @@ pub(super) struct Upload {
     left: Option<u64>,
     /// The wait for the window.
     stalled: Bound,
+    /// More may go ahead: the stream was handed to h2 just now, and the wait for the window has no limit.
+    fresh: bool,
+    /// Bytes that went ahead and may have no capacity yet.
+    ahead: usize,
+    /// See the module's text.
+    queued: bool,
 }
 
 /// How an upload ends early.
@@ -53,12 +64,29 @@ impl Upload {
             chunk: Bytes::new(),
             left: length,
             stalled: Bound::new(write_timeout),
+            fresh: write_timeout.is_none(),
+            ahead: 0,
+            queued: false,
         }
     }
 
-    /// Sends as much as goes now.
+    /// All was handed to h2, and some of it may wait there. It is over when the meter says so, and wakes nobody before.
+    pub(super) fn is_queued(&self) -> bool {
+        self.queued
+    }
+
+    /// Sends as much as goes now. Pending also where it [is queued](Self::is_queued).
     pub(super) fn poll(&mut self, body: &mut Outgoing, cx: &mut Context<'_>) -> Poll<Result<(), Cut>> {
-        match self.poll_inner(body, cx) {
+        if self.queued {
+            return Poll::Pending;
+        }
+        let polled = self.poll_inner(body, cx);
+        self.fresh = false;
+        match polled {
+            Poll::Ready(Ok(())) if self.ahead > 0 => {
+                self.queued = true;
+                Poll::Pending
+            }
             Poll::Pending => match self.stream.poll_reset(cx) {
                 Poll::Ready(_) => Poll::Ready(Err(Cut::Theirs)),
                 Poll::Pending => self.poll_stalled(cx),
@@ -117,6 +145,20 @@ impl Upload {
 
     /// Sends a part of the chunk. True: END_STREAM was sent with it.
     fn poll_chunk(&mut self, cx: &mut Context<'_>, last: bool) -> Poll<Result<bool, Cut>> {
+        let granted = match self.fresh && self.ahead + self.chunk.len() <= SHARE {
+            true => {
+                self.ahead += self.chunk.len();
+                self.chunk.len()
+            }
+            false => ready!(self.poll_capacity(cx))?,
+        };
+        let part = self.chunk.split_to(granted.min(self.chunk.len()));
+        let end = last && self.chunk.is_empty();
+        Poll::Ready(self.send(part, end).map(|()| end))
+    }
+
+    /// Capacity for some of the chunk; what went ahead has its own before.
+    fn poll_capacity(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, Cut>> {
         self.stream.reserve_capacity(self.chunk.len().min(SHARE));
         let granted = match self.stream.capacity() {
             0 => match ready!(self.stream.poll_capacity(cx)) {
@@ -126,9 +168,8 @@ impl Upload {
             granted => granted,
         };
         self.stalled.reset();
-        let part = self.chunk.split_to(granted.min(self.chunk.len()));
-        let end = last && self.chunk.is_empty();
-        Poll::Ready(self.send(part, end).map(|()| end))
+        self.ahead = 0;
+        Poll::Ready(Ok(granted))
     }
 
     fn send(&mut self, data: Bytes, end: bool) -> Result<(), Cut> {

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use h2pool::connect::{Connection, from_fn};
 use h2pool::{Error, H2Pool, Origin};
 use http::{Request, Response, Version};
-use http_body_util::Empty;
+use http_body_util::{Empty, Full};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::sync::watch;
 
@@ -52,9 +52,27 @@ impl AsyncWrite for Counted {
 
 async fn serve(io: DuplexStream) {
     let mut connection = h2::server::handshake(io).await.unwrap();
-    while let Some(Ok((_, mut respond))) = connection.accept().await {
-        respond.send_response(Response::new(()), true).unwrap();
+    while let Some(Ok((request, mut respond))) = connection.accept().await {
+        let mut body = request.into_body();
+        tokio::spawn(async move {
+            while body.data().await.is_some() {}
+            respond.send_response(Response::new(()), true).unwrap();
+        });
     }
+}
+
+/// A pool of one session, and how often it has written.
+fn counted() -> (H2Pool, Arc<AtomicUsize>) {
+    let writes = Arc::<AtomicUsize>::default();
+    let counted = writes.clone();
+    let connector = from_fn(move |_: &Origin, _| {
+        let (ours, theirs) = tokio::io::duplex(1 << 20);
+        tokio::spawn(serve(theirs));
+        let writes = counted.clone();
+        async move { Ok::<_, Error>(Connection::new(Counted { io: ours, writes }, Version::HTTP_2)) }
+    });
+    let pool = H2Pool::builder().connector(connector).max_sessions(1);
+    (pool.build().unwrap(), writes)
 }
 
 fn get(pool: &H2Pool) -> h2pool::ResponseFuture {
@@ -67,19 +85,7 @@ fn get(pool: &H2Pool) -> h2pool::ResponseFuture {
 async fn requests_that_come_together_are_written_together() {
     // P33
     const TOGETHER: usize = 64;
-    let writes = Arc::<AtomicUsize>::default();
-    let counted = writes.clone();
-    let connector = from_fn(move |_: &Origin, _| {
-        let (ours, theirs) = tokio::io::duplex(1 << 20);
-        tokio::spawn(serve(theirs));
-        let writes = counted.clone();
-        async move { Ok::<_, Error>(Connection::new(Counted { io: ours, writes }, Version::HTTP_2)) }
-    });
-    let pool = H2Pool::builder()
-        .connector(connector)
-        .max_sessions(1)
-        .build()
-        .unwrap();
+    let (pool, writes) = counted();
     response(tokio::spawn(get(&pool))).await;
     let before = writes.load(Ordering::SeqCst);
 
@@ -99,4 +105,18 @@ async fn requests_that_come_together_are_written_together() {
     }
     let writes = writes.load(Ordering::SeqCst) - before;
     assert!(writes <= TOGETHER / 4, "{writes} writes for {TOGETHER} requests");
+}
+
+#[tokio::test]
+async fn a_small_body_is_written_with_its_head() {
+    // P33
+    let (pool, writes) = counted();
+    response(tokio::spawn(get(&pool))).await;
+    let before = writes.load(Ordering::SeqCst);
+    for _ in 0..10 {
+        let body = Full::new(Bytes::from_static(&[7; 1000]));
+        let request = Request::post(uri("/")).body(body).unwrap();
+        response(tokio::spawn(pool.request(request))).await;
+    }
+    assert_eq!(writes.load(Ordering::SeqCst) - before, 10);
 }

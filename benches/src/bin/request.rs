@@ -5,6 +5,7 @@ use std::alloc::System;
 use std::sync::Arc;
 
 use anyhow::Result;
+use bytes::Bytes;
 use clap::{Parser, ValueEnum};
 use h2pool::connect::memory;
 use h2pool::{H2Pool, Origin};
@@ -26,6 +27,9 @@ struct Options {
     /// Requests in flight.
     #[arg(long, default_value_t = 1)]
     callers: usize,
+    /// Bytes of each request's body.
+    #[arg(long, default_value_t = 0)]
+    upload: usize,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -85,10 +89,11 @@ fn pool(version: Version, connections: usize) -> Result<H2Pool> {
 
 async fn measure<T: Transport>(transport: T, options: Options) -> Result<()> {
     let transport = Arc::new(transport);
-    requests(&transport, options.callers, 10).await?;
+    let body = Bytes::from(vec![b'.'; options.upload]);
+    requests(&transport, &body, options.callers, 10).await?;
     let region = Region::new(ALLOCATOR);
     let each = options.requests / options.callers;
-    requests(&transport, options.callers, each).await?;
+    requests(&transport, &body, options.callers, each).await?;
     let change = region.change();
     let per_request = |n: usize| n as f64 / (each * options.callers) as f64;
     println!(
@@ -100,14 +105,22 @@ async fn measure<T: Transport>(transport: T, options: Options) -> Result<()> {
     Ok(())
 }
 
-async fn requests<T: Transport>(transport: &Arc<T>, callers: usize, each: usize) -> Result<()> {
+async fn requests<T: Transport>(
+    transport: &Arc<T>,
+    body: &Bytes,
+    callers: usize,
+    each: usize,
+) -> Result<()> {
     let uri = Uri::from_static("https://example.com/");
     let mut tasks = JoinSet::new();
     for _ in 0..callers {
-        let (transport, uri) = (transport.clone(), uri.clone());
+        let (transport, uri, body) = (transport.clone(), uri.clone(), body.clone());
         tasks.spawn(async move {
             for _ in 0..each {
-                transport.get(&uri).await?;
+                match body.is_empty() {
+                    true => transport.get(&uri).await?,
+                    false => transport.post(&uri, body.clone()).await?,
+                };
             }
             anyhow::Ok(())
         });

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::io::{self, ErrorKind, IoSlice};
+use std::ops::Deref;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -25,13 +26,31 @@ use crate::connect::Fault;
 #[derive(Debug)]
 pub(crate) struct MeteredIo<T> {
     io: T,
-    meter: Arc<Meter>,
+    meter: Attached,
     from_peer: FromPeer,
     to_peer: ToPeer,
     /// Streams handed to h2 when reading last waited for writing.
     held_for: u64,
     broken: Option<Broken>,
     fault: Fault,
+}
+
+/// The meter of a transport. Dropped with it, it tells that nothing is written any more.
+#[derive(Debug)]
+struct Attached(Arc<Meter>);
+
+impl Deref for Attached {
+    type Target = Meter;
+
+    fn deref(&self) -> &Meter {
+        &self.0
+    }
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        self.0.end();
+    }
 }
 
 /// How long the end of a connection that a write found broken may take to be read. That is there already as a rule, but
@@ -63,7 +82,7 @@ impl<T> MeteredIo<T> {
             held_for: 0,
             broken: None,
             fault: Fault::default(),
-            meter,
+            meter: Attached(meter),
         }
     }
 

@@ -61,7 +61,7 @@ mod traffic;
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -360,7 +360,18 @@ impl Meter {
         self.bounds.header_block_bytes
     }
 
-    /// Ready once the request on stream `id`, which has a body, was written to its end: h2 keeps some of it.
+    /// Whether the request on stream `id`, which has a body, was written to its end, or either side has reset the stream.
+    pub(crate) fn is_whole(&self, id: u32) -> bool {
+        self.streams.lock().is_whole(id)
+    }
+
+    /// Nothing is written any more: the transport is gone.
+    fn end(&self) {
+        let waiting = self.streams.lock().end();
+        waiting.into_iter().for_each(Waker::wake);
+    }
+
+    /// Ready once [that](Self::is_whole) has happened, or the session has ended: h2 keeps some of what it is given.
     pub(crate) fn poll_written(&self, id: u32, cx: &mut Context<'_>) -> Poll<()> {
         // A waker's clone and drop are the caller's code: never under the lock.
         let waker = cx.waker().clone();

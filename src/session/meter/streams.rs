@@ -21,6 +21,10 @@ pub(super) struct Streams {
     early: BTreeSet<u32>,
     /// Whoever waits for the end of a request whose HEADERS are not written yet.
     unopened: Vec<(u32, Waker)>,
+    /// Whoever has to be woken after the unlock.
+    pub(super) woken: Vec<Waker>,
+    /// Nothing is written any more.
+    over: bool,
     /// DATA received and not yet released, over all streams in the table.
     unread: u64,
     /// What the unread frames among it cost beyond their payload.
@@ -46,7 +50,7 @@ pub(super) struct Stream {
     interim_bytes: u64,
     /// Length of the current or last header block; `None` before the first.
     block: Option<u64>,
-    /// The request's body, or its trailers, were written to their end.
+    /// The request's body, or its trailers, were written to their end, or never will be: the stream was reset.
     written: bool,
     /// Whoever waits for that.
     writing: Option<Waker>,
@@ -100,15 +104,35 @@ impl Streams {
         id % 2 == 1 && !self.is_written(id)
     }
 
-    /// The last of the request on stream `id` was written, beyond its HEADERS. Answers whom to wake.
+    /// The last of the request on stream `id` was written, beyond its HEADERS, or never will be. Answers whom to wake.
     pub(super) fn written(&mut self, id: u32) -> Option<Waker> {
         let stream = self.map.get_mut(&id)?;
         stream.written = true;
         stream.writing.take()
     }
 
-    /// Ready once that has happened, or nobody holds the stream any more. Also a waker to be dropped after the unlock.
+    /// Whether that has happened, or nobody holds the stream any more.
+    pub(super) fn is_whole(&self, id: u32) -> bool {
+        match self.map.get(&id) {
+            Some(stream) => stream.written,
+            None => self.is_written(id),
+        }
+    }
+
+    /// Nothing is written any more. Answers whom to wake.
+    pub(super) fn end(&mut self) -> Vec<Waker> {
+        self.over = true;
+        let opened = self.map.values_mut().filter_map(|stream| stream.writing.take());
+        let unopened = self.unopened.drain(..).map(|(_, waker)| waker);
+        opened.chain(unopened).collect()
+    }
+
+    /// Ready once it [is whole](Self::is_whole), or nothing is written any more. Also a waker to be dropped after the
+    /// unlock.
     pub(super) fn poll_written(&mut self, id: u32, waker: Waker) -> (Poll<()>, Option<Waker>) {
+        if self.over {
+            return (Poll::Ready(()), Some(waker));
+        }
         let opened = self.is_written(id);
         match self.map.get_mut(&id) {
             Some(stream) if !stream.written => (Poll::Pending, stream.writing.replace(waker)),

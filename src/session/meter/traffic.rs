@@ -87,6 +87,9 @@ impl FromPeer {
         };
         meter.unread.set(streams.unread());
         meter.late_overhead.set(streams.late());
+        let woken = std::mem::take(&mut streams.woken);
+        drop(streams);
+        woken.into_iter().for_each(Waker::wake);
         passed
     }
 
@@ -137,7 +140,11 @@ impl FromPeer {
                     }
                 }
             }
-            kind::RST_STREAM => self.stray(meter, clock)?,
+            kind::RST_STREAM => {
+                let waiting = streams.written(id);
+                streams.woken.extend(waiting);
+                self.stray(meter, clock)?;
+            }
             kind::GOAWAY => goaway(meter, frame)?,
             kind::WINDOW_UPDATE => self.window_update(meter, clock)?,
             other => {
@@ -273,7 +280,13 @@ impl ToPeer {
                     return streams.written(frame.stream);
                 }
             }
-            kind::RST_STREAM if !matches!(frame.reset_code(), NO_ERROR | CANCEL) => sent.error_resets.add(1),
+            kind::RST_STREAM => {
+                if !matches!(frame.reset_code(), NO_ERROR | CANCEL) {
+                    sent.error_resets.add(1);
+                }
+                let streams = streams.get_or_insert_with(|| meter.streams.lock());
+                return streams.written(frame.stream);
+            }
             kind::SETTINGS if frame.is_ack() => sent.settings_acks.add(1),
             _ => {}
         }
