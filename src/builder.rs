@@ -32,7 +32,7 @@ use crate::pool::{Core, Fallback, H2Pool, RequestBody};
 pub struct Builder<O = Origin> {
     config: PoolConfig,
     connector: Option<Arc<dyn ErasedConnect<O>>>,
-    #[cfg(feature = "tls")]
+    #[cfg(feature = "tls-no-provider")]
     tls: Option<Arc<rustls::ClientConfig>>,
     fallback: Option<Fallback>,
 }
@@ -43,7 +43,7 @@ impl<O> Builder<O> {
         Self {
             config: PoolConfig::default(),
             connector: None,
-            #[cfg(feature = "tls")]
+            #[cfg(feature = "tls-no-provider")]
             tls: None,
             fallback: None,
         }
@@ -63,16 +63,18 @@ impl<O> Builder<O> {
 
     /// The TLS configuration for `https` origins; its ALPN list is set by the pool. Default: verification by the
     /// platform, no client certificate. Without effect where [`connector`](Self::connector) is used.
-    #[cfg(feature = "tls")]
-    #[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
+    #[cfg(feature = "tls-no-provider")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "tls-no-provider")))]
     pub fn tls_config(mut self, tls: impl Into<Arc<rustls::ClientConfig>>) -> Self {
         self.tls = Some(tls.into());
         self
     }
 
     /// A service of your own for origins that speak only HTTP/1.1; it takes their requests straight away while the
-    /// origin is remembered, and the pool opens no HTTP/1.1 connection. Default: none; with the feature `http1` the pool
-    /// speaks HTTP/1.1 itself, without it such requests fail with `is_h1_only()`.
+    /// origin is remembered, and the pool opens no HTTP/1.1 connection. `http://` origins are among them, unless
+    /// [`http2_prior_knowledge`](Self::http2_prior_knowledge) or the [connector](Connect::http2_in_plain_text) says
+    /// otherwise. Default: none; with the feature `http1` the pool speaks HTTP/1.1 itself, without it such requests fail
+    /// with `is_h1_only()`.
     pub fn fallback<S, B>(mut self, service: S) -> Self
     where
         S: tower_service::Service<Request<RequestBody>, Response = Response<B>>
@@ -110,7 +112,7 @@ impl<O: Key> Builder<O> {
         let connector = match self.connector {
             Some(connector) => connector,
             None => default_connector(Defaults {
-                #[cfg(feature = "tls")]
+                #[cfg(feature = "tls-no-provider")]
                 tls: self.tls,
                 prior_knowledge: self.config.http2_prior_knowledge,
                 blocking_threads: self.config.blocking_threads,
@@ -172,7 +174,7 @@ impl<O> Builder<O> {
         self
     }
 
-    /// How many threads serve name look-ups and other blocking work. Default 200.
+    /// How many threads serve name look-ups. Without effect where [`connector`](Self::connector) is used. Default 200.
     pub fn blocking_threads(mut self, blocking_threads: usize) -> Self {
         self.config.blocking_threads = blocking_threads;
         self
@@ -354,7 +356,7 @@ impl<O> Clone for Builder<O> {
         Self {
             config: self.config.clone(),
             connector: self.connector.clone(),
-            #[cfg(feature = "tls")]
+            #[cfg(feature = "tls-no-provider")]
             tls: self.tls.clone(),
             fallback: self.fallback.clone(),
         }
@@ -366,7 +368,7 @@ impl<O> fmt::Debug for Builder<O> {
         let mut out = f.debug_struct("Builder");
         out.field("config", &self.config)
             .field("connector", &self.connector.is_some());
-        #[cfg(feature = "tls")]
+        #[cfg(feature = "tls-no-provider")]
         out.field("tls", &self.tls.is_some());
         out.field("fallback", &self.fallback.is_some()).finish()
     }

@@ -171,12 +171,19 @@ impl Error {
     }
 }
 
-/// Construction by those who write connectors.
+/// Construction by those who write connectors and keys.
 impl Error {
     /// A connection could not be opened, because of `source`. For implementations of
     /// [`Connect`](crate::connect::Connect).
     pub fn connect(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self::new(Kind::Connect, "the connection could not be opened").with_source(source)
+    }
+
+    /// The configuration or the request is wrong, as `message` says: nothing was sent, and trying again cannot help. For
+    /// implementations of [`Key`](crate::Key) that cannot read a key from a request, and of
+    /// [`Connect`](crate::connect::Connect).
+    pub fn config(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(Kind::Config, message)
     }
 
     /// A certificate was refused, because of `source`: trying again cannot help.
@@ -211,10 +218,6 @@ impl Error {
                 source: None,
             }),
         }
-    }
-
-    pub(crate) fn config(message: impl Into<Cow<'static, str>>) -> Self {
-        Self::new(Kind::Config, message)
     }
 
     pub(crate) fn kind(&self) -> Kind {

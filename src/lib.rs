@@ -30,7 +30,7 @@
 //! - [`poll`] waits until a server has a status to report: long polls, alone or shared by many callers.
 //! - [`connect`] says how connections are made: TCP and TLS by default, any hyper connector, or your own.
 //! - [`Key`] keeps connections apart by more than the origin: a tenant, a TLS identity.
-//! - [`ConnectionInfo`], an extension of every response, tells which connection answered.
+//! - [`ConnectionInfo`], an extension of every response of the pool's own, tells which connection answered.
 //!
 //! Redirects, cookies, decompression and the like are layers on top, such as tower-http's:
 //!
@@ -65,7 +65,10 @@
 //! | hyper's `OnUpgrade` | response | that an HTTP/1.1 connection was upgraded: `hyper::upgrade::on(response)` gives it |
 //!
 //! In a tunnel (CONNECT over HTTP/2, extended or not) the request's body is the way up and the response's body the way
-//! down: see the example `connect_tunnel`.
+//! down: see the example `connect_tunnel`. It is a stream as any other: it has a slot, and ends with its session.
+//!
+//! An HTTP/1.1 connection that was upgraded, by `Upgrade` or by CONNECT, is its user's from then on: it is no session any
+//! more (of the [`SessionsClosed`] it is one of `io`), holds no slot and no permit, and `close()` leaves it alone.
 //!
 //! # Runtimes
 //!
@@ -102,7 +105,8 @@
 //! | feature | default | what it gives |
 //! | --- | --- | --- |
 //! | `http1` | yes | HTTP/1.1 sessions for origins that speak nothing else (hyper) |
-//! | `tls` | yes | TLS by rustls with the platform's verifier; implies `tcp` |
+//! | `tls` | yes | TLS by rustls with the platform's verifier and ring; implies `tcp` |
+//! | `tls-no-provider` | by `tls` | the same without ring: for those whose rustls has another crypto provider |
 //! | `tcp` | by `tls` | TCP with happy eyeballs, and any hyper connector (hyper-util) |
 //! | `serde` | no | [`PoolConfig`] from TOML or JSON, snapshots to anything |
 //! | `metrics` | no | counters and gauges through the `metrics` facade, with OpenTelemetry's names |
@@ -112,6 +116,10 @@
 //! [`retry`](retry#which-errors-are-known) has the list.
 //!
 //! Without `tcp` there is no connector by default: [`Builder::connector`] takes your own.
+//!
+//! `tls` enables rustls's `ring`. In a program that also has its `aws-lc-rs` (the default of rustls itself),
+//! `rustls::ClientConfig::builder()` cannot choose between them and panics: there, take `tls-no-provider` in place of
+//! `tls`, or install a default provider first. The configuration is one of rustls 0.23.
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg), doc(auto_cfg(hide(h2pool_loom))))]
 #![cfg_attr(

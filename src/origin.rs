@@ -4,9 +4,9 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 
-use http::Uri;
 use http::request::Parts;
 use http::uri::{Authority, Scheme};
+use http::{Method, Uri};
 
 use crate::error::Error;
 
@@ -42,7 +42,8 @@ pub trait Key: Clone + Eq + Hash + Send + Sync + 'static {
     /// Reads the key of a request from its head.
     ///
     /// # Errors
-    /// An error whose `is_config()` is true when the request names no origin.
+    /// An error whose `is_config()` is true ([`Error::config`]) when the request names no origin, or lacks what else the key is
+    /// made of.
     fn from_parts(parts: &Parts) -> Result<Self, Error>;
 
     /// The origin that a connection for this key goes to.
@@ -267,6 +268,11 @@ fn default_port(https: bool) -> u16 {
 
 impl Key for Origin {
     fn from_parts(parts: &Parts) -> Result<Self, Error> {
+        if parts.method == Method::CONNECT && parts.uri.scheme().is_none() {
+            return Err(Error::config(
+                "a CONNECT request names its target, not the proxy: send it by `pool.origin(proxy)`",
+            ));
+        }
         Self::from_uri(&parts.uri)
     }
 

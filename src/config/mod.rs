@@ -54,7 +54,7 @@ assert!(error.message().ends_with("expected an integer in 1..=1024 for `max_sess
 ```
 "#
 )]
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PoolConfig {
     // Capacity
@@ -99,7 +99,9 @@ pub struct PoolConfig {
     ///
     /// Default 1024, allowed 1..=1048576.
     pub max_origins: usize,
-    /// Threads for name look-ups and other blocking work of connectors. They are started when needed.
+    /// Threads for name look-ups of the pool's own connector: how many run at once. They are tokio's
+    /// (`max_blocking_threads` of the runtime, default 512). Without effect where the pool was given a `connector`, which has
+    /// a number of its own.
     ///
     /// Default 200, allowed 1..=10000.
     pub blocking_threads: usize,

@@ -213,13 +213,13 @@ impl Fault {
     }
 
     /// Leaves an error; the first one stays.
-    #[cfg(feature = "tls")]
+    #[cfg(feature = "tls-no-provider")]
     pub(crate) fn set(&self, error: Error) {
         let _ = self.found.error.set(error);
     }
 }
 
-#[cfg(all(test, feature = "tls"))]
+#[cfg(all(test, feature = "tls-no-provider"))]
 mod tests {
     use super::*;
 

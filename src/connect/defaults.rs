@@ -14,7 +14,7 @@ use crate::origin::Key;
 )]
 pub(crate) struct Defaults {
     /// `None`: the platform's verifier, loaded at the first `https` dial.
-    #[cfg(feature = "tls")]
+    #[cfg(feature = "tls-no-provider")]
     pub(crate) tls: Option<Arc<rustls::ClientConfig>>,
     /// `http://` origins speak HTTP/2 (RFC 9113 §3.3).
     pub(crate) prior_knowledge: bool,
@@ -34,7 +34,7 @@ pub(crate) fn default_connector<O: Key>(defaults: Defaults) -> Result<Arc<dyn Er
     build(defaults)
 }
 
-#[cfg(feature = "tls")]
+#[cfg(feature = "tls-no-provider")]
 fn build<O: Key>(defaults: Defaults) -> Result<Arc<dyn ErasedConnect<O>>, Error> {
     let Defaults {
         tls,
@@ -53,7 +53,7 @@ fn build<O: Key>(defaults: Defaults) -> Result<Arc<dyn ErasedConnect<O>>, Error>
     Ok(super::erase(tls.tcp(tcp)))
 }
 
-#[cfg(all(feature = "tcp", not(feature = "tls")))]
+#[cfg(all(feature = "tcp", not(feature = "tls-no-provider")))]
 fn build<O: Key>(defaults: Defaults) -> Result<Arc<dyn ErasedConnect<O>>, Error> {
     let Defaults {
         prior_knowledge,
@@ -89,7 +89,7 @@ mod tests {
     fn a_build_without_tcp_names_the_feature() {
         // P41
         let defaults = Defaults {
-            #[cfg(feature = "tls")]
+            #[cfg(feature = "tls-no-provider")]
             tls: None,
             prior_knowledge: false,
             blocking_threads: 200,

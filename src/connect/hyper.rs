@@ -140,7 +140,7 @@ where
     Ok(connection)
 }
 
-#[cfg(feature = "tls")]
+#[cfg(feature = "tls-no-provider")]
 fn dial_error(error: BoxError) -> Error {
     match super::tls_error::refused_certificate(error.as_ref()) {
         Some(message) => Error::new(Kind::Certificate, message).with_source(error),
@@ -148,7 +148,7 @@ fn dial_error(error: BoxError) -> Error {
     }
 }
 
-#[cfg(not(feature = "tls"))]
+#[cfg(not(feature = "tls-no-provider"))]
 fn dial_error(error: BoxError) -> Error {
     Error::new(Kind::Connect, "the connector failed").with_source(error)
 }

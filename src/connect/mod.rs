@@ -12,7 +12,7 @@
 //! | [`memory::pair`] | pipes within the process, each dial answered by the test | – |
 //! | [`from_fn`], [`blocking`] | a function, async or blocking | – |
 //!
-#![cfg_attr(not(feature = "tls"), doc = "[`TlsConnector`]: crate#features")]
+#![cfg_attr(not(feature = "tls-no-provider"), doc = "[`TlsConnector`]: crate#features")]
 #![cfg_attr(
     not(feature = "tcp"),
     doc = "[`TcpConnector`]: crate#features\n[`HyperConnector`]: crate#features"
@@ -34,9 +34,9 @@ pub mod memory;
 mod resolve;
 #[cfg(feature = "tcp")]
 mod tcp;
-#[cfg(feature = "tls")]
+#[cfg(feature = "tls-no-provider")]
 mod tls;
-#[cfg(feature = "tls")]
+#[cfg(feature = "tls-no-provider")]
 mod tls_error;
 
 use std::future::Future;
@@ -54,7 +54,7 @@ pub use from_fn::{FromFn, from_fn};
 pub use hyper::HyperConnector;
 #[cfg(feature = "tcp")]
 pub use tcp::TcpConnector;
-#[cfg(feature = "tls")]
+#[cfg(feature = "tls-no-provider")]
 pub use tls::TlsConnector;
 
 /// Opens connections for keys of type `O`.
@@ -85,7 +85,7 @@ pub trait Connect<O>: Send + Sync + 'static {
     /// Opens one connection.
     ///
     /// # Errors
-    /// [`Error::connect`] wraps any cause; [`Error::certificate`] marks what trying again cannot mend.
+    /// [`Error::connect`] wraps any cause; [`Error::certificate`] and [`Error::config`] mark what trying again cannot mend.
     ///
     /// # Cancel safety
     /// The future is dropped when `connect_timeout` passes; it must then leave nothing behind.

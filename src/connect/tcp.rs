@@ -41,8 +41,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// # check(tcp);
 /// ```
 ///
-#[cfg_attr(feature = "tls", doc = "[`TlsConnector`]: super::TlsConnector")]
-#[cfg_attr(not(feature = "tls"), doc = "[`TlsConnector`]: crate#features")]
+#[cfg_attr(feature = "tls-no-provider", doc = "[`TlsConnector`]: super::TlsConnector")]
+#[cfg_attr(not(feature = "tls-no-provider"), doc = "[`TlsConnector`]: crate#features")]
 #[derive(Clone)]
 pub struct TcpConnector {
     lookup: Lookup,
@@ -167,7 +167,7 @@ impl TcpConnector {
     }
 
     /// Serves `https` origins with the bare stream, for TLS on top.
-    #[cfg(feature = "tls")]
+    #[cfg(feature = "tls-no-provider")]
     pub(super) fn under_tls(mut self) -> Self {
         self.under_tls = true;
         self

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 
 use http::Version;
 use rustls::ClientConfig;
-use rustls::crypto::{CryptoProvider, ring};
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::ServerName;
 use rustls_platform_verifier::BuilderVerifierExt;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -65,7 +65,7 @@ impl<O> TlsConnector<O> {
     }
 
     /// TLS as the platform verifies it: its trust store, and its own verifier where it has one, with the process's
-    /// default crypto provider, or ring.
+    /// default crypto provider, or ring (without the feature `tls` there must be a default one).
     ///
     /// The trust store is loaded at the first `https` dial, on a blocking thread; if that fails, the dial fails with
     /// an error whose `is_config()` is true, and the next one tries again.
@@ -226,15 +226,28 @@ impl Chosen {
 }
 
 fn platform_config() -> Result<ClientConfig, rustls::Error> {
-    let provider = match CryptoProvider::get_default() {
-        Some(provider) => provider.clone(),
-        None => Arc::new(ring::default_provider()),
-    };
+    let provider = CryptoProvider::get_default().cloned().or_else(own_provider);
+    let provider = provider.ok_or_else(|| {
+        rustls::Error::General(
+            "no crypto provider: install one (`CryptoProvider::install_default`) or enable h2pool's feature `tls`".to_owned(),
+        )
+    })?;
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .with_platform_verifier()?
         .with_no_client_auth();
     Ok(config)
+}
+
+#[cfg(feature = "tls")]
+#[expect(clippy::unnecessary_wraps, reason = "without the feature `tls` there is none")]
+fn own_provider() -> Option<Arc<CryptoProvider>> {
+    Some(Arc::new(rustls::crypto::ring::default_provider()))
+}
+
+#[cfg(not(feature = "tls"))]
+fn own_provider() -> Option<Arc<CryptoProvider>> {
+    None
 }
 
 fn server_name(origin: &Origin) -> Result<ServerName<'static>, Error> {

@@ -92,7 +92,8 @@ impl H2Pool<Origin> {
     /// A handle of the process-wide pool, which is made with the default configuration if there is none.
     ///
     /// Each call is a handle of its own: its [`close`](Self::close) and [`is_closed`](Self::is_closed) are shared with
-    /// its clones and nobody else. The last handle to close, or to go, ends the sessions; the next call starts afresh.
+    /// its clones and nobody else. The last handle to close, or to go, ends the sessions; the next call starts afresh. So
+    /// keep the handle: one that is taken for a single request, where nobody else holds one, opens a connection for it.
     ///
     /// # Errors
     /// As [`new`](Self::new).

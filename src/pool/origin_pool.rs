@@ -37,6 +37,9 @@ use crate::stats::{Left, Tally};
 /// should; [`Load`](tower::load::Load) is the number of streams in use and callers waiting. Requests go to this origin
 /// whatever authority their URI names; a URI without one gets the origin's.
 ///
+/// (`load_shed` refuses whatever would have to wait, the first request of an origin too, which waits for a connection:
+/// [`warm`](crate::H2Pool::warm) it.)
+///
 /// A clone has no slot and no place in the queue. The slot that readiness holds is given to others when somebody waits
 /// and nothing is free; `call` then acquires again inside its future, ahead of newer callers. It does not keep a session
 /// from idling out.

@@ -110,6 +110,21 @@ impl<O: Key> H2Pool<O> {
         }
     }
 
+    /// What `tower::ServiceExt::ready` does, without naming the type of the body. Never waits: which origin a request goes to,
+    /// only the request tells.
+    ///
+    /// # Errors
+    /// Only once the handle is closed; its `is_closed()` is true.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn ready(&mut self) -> Result<&mut Self, Error> {
+        if self.is_closed() {
+            return Err(super::core::closed());
+        }
+        Ok(self)
+    }
+
     fn exchange<B>(&self, request: Request<B>) -> Result<Exchange<O>, Error>
     where
         B: http_body::Body + Send + 'static,

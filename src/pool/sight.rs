@@ -13,7 +13,9 @@ impl<O: Key> H2Pool<O> {
     /// What the pool holds and has done. A session that was opened, or an origin that was marked, is in the next read.
     ///
     /// ```
-    /// let pool = h2pool::H2Pool::new()?;
+    /// # let (connector, _) = h2pool::connect::memory::pair();
+    /// # let new = || h2pool::H2Pool::builder().connector(connector).build();
+    /// let pool = new()?;
     /// assert_eq!(pool.stats().sessions_opened, 0);
     /// # Ok::<(), h2pool::Error>(())
     /// ```
@@ -51,7 +53,9 @@ impl<O: Key> H2Pool<O> {
     /// Those that a filter lets through.
     ///
     /// ```
-    /// let pool = h2pool::H2Pool::new()?;
+    /// # let (connector, _) = h2pool::connect::memory::pair();
+    /// # let new = || h2pool::H2Pool::builder().connector(connector).build();
+    /// let pool = new()?;
     /// let draining = pool.sessions_matching(&"protocol=h2,state=draining".parse()?);
     /// assert!(draining.is_empty());
     /// # Ok::<(), h2pool::Error>(())

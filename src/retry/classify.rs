@@ -209,12 +209,12 @@ fn of_hyper_util(_: &(dyn StdError + 'static)) -> Option<Found> {
     None
 }
 
-#[cfg(feature = "tls")]
+#[cfg(feature = "tls-no-provider")]
 fn of_rustls(error: &(dyn StdError + 'static)) -> Option<Found> {
     error.is::<rustls::Error>().then(|| last(Failure::Certificate))
 }
 
-#[cfg(not(feature = "tls"))]
+#[cfg(not(feature = "tls-no-provider"))]
 fn of_rustls(_: &(dyn StdError + 'static)) -> Option<Found> {
     None
 }

@@ -177,7 +177,7 @@ fn what_nobody_knows_is_final_and_a_long_chain_ends() {
     assert_eq!(verdict(deep), (Verdict::Final, Failure::Other));
 }
 
-#[cfg(feature = "tls")]
+#[cfg(feature = "tls-no-provider")]
 #[test]
 fn a_refused_certificate_is_final_under_a_failed_connection() {
     // R4

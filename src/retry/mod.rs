@@ -210,6 +210,9 @@
 //! let client = GreeterClient::with_origin(Retry::new(policy, pool), "http://greeter.internal:50051".parse()?);
 //! ```
 //!
+//! tonic does not know this crate's errors: they become the code UNKNOWN unless they are told, as by
+//! `ServiceExt::map_err(pool, |error| if error.is_connect() { Status::unavailable(error.to_string()) } else { .. })`.
+//!
 //! Every call is a POST, which is retried only if it was not processed, unless the policy or
 //! [`RetryOptions::any_method`] says otherwise. A gRPC failure is HTTP status 200: without such a classifier it is a
 //! success. The layer sees a `grpc-status` in the response's head, where servers put it that fail before they answer; one in

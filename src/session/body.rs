@@ -64,6 +64,19 @@ impl Body {
         Self { kind: Inner::Empty }
     }
 
+    /// A body of your own: for tests of what takes this crate's responses, and for services that answer some requests
+    /// themselves.
+    pub fn new<B>(body: B) -> Self
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let body = body.map_err(failed);
+        Self {
+            kind: Inner::Other(Mutex::new(body.boxed_unsync())),
+        }
+    }
+
     /// `uploads`: the request had a body.
     pub(super) fn h2(incoming: RecvStream, upstream: Upstream, uploads: bool, length: Length) -> Self {
         Self {
@@ -84,13 +97,20 @@ impl Body {
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let body = body.map_err(move |error| {
-            let failed = Error::new(Kind::Body, "the response body failed").with_source(error);
-            failed.in_body().with_origin(&origin)
-        });
+        let body = body.map_err(move |error| failed(error).with_origin(&origin));
         Self {
             kind: Inner::Other(Mutex::new(body.boxed_unsync())),
         }
+    }
+}
+
+/// The error of somebody else's body, which may well be one of a pool: then it is known what it means.
+fn failed(error: impl Into<BoxError>) -> Error {
+    match error.into().downcast::<Error>() {
+        Ok(ours) => ours.with_unprocessed(false).in_body(),
+        Err(error) => Error::new(Kind::Body, "the response body failed")
+            .with_source(error)
+            .in_body(),
     }
 }
 
@@ -140,5 +160,33 @@ impl Default for Body {
 impl fmt::Debug for Body {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Body").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+    use futures_util::stream;
+    use http_body_util::StreamBody;
+
+    use super::*;
+
+    fn error_of(error: BoxError) -> Error {
+        let frames = stream::iter([Err::<Frame<Bytes>, _>(error)]);
+        let read = Body::new(StreamBody::new(frames)).collect().now_or_never();
+        read.unwrap().unwrap_err()
+    }
+
+    #[test]
+    fn what_a_pool_says_of_a_body_stays_said_where_somebody_hands_it_on() {
+        // P27, P41: a pool as another one's fallback, a 421 that is read ahead.
+        let ours = error_of(Error::new(Kind::Reset, "reset").with_timeout().into());
+        assert!(ours.is_body() && ours.is_reset() && ours.is_timeout());
+        // A response had come.
+        let late = error_of(Error::connect("refused").into());
+        assert!(late.is_body() && late.is_connect() && !late.is_unprocessed());
+        let other = error_of("broken".into());
+        assert!(other.is_body() && !other.is_unprocessed());
+        assert_eq!(std::error::Error::source(&other).unwrap().to_string(), "broken");
     }
 }

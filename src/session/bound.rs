@@ -34,7 +34,7 @@ impl Bound {
         let Some(limit) = self.limit else {
             return Poll::Pending;
         };
-        let timer = self.timer.get_or_insert_default();
+        let timer = self.timer.get_or_insert_with(|| Box::pin(Timer::default()));
         Poll::Ready(match ready!(timer.as_mut().poll_here(limit, cx)) {
             Ok(()) => late(),
             Err(outside) => outside.with_unprocessed(false),

@@ -94,7 +94,7 @@ impl Drop for Occupied {
     }
 }
 
-/// Which connection answered; an extension of every response.
+/// Which connection answered; an extension of every response but those of a [`fallback`](crate::Builder::fallback).
 ///
 /// ```
 /// # fn show(response: http::Response<h2pool::Body>) {
