@@ -134,7 +134,7 @@ pub struct PoolConfig {
     pub max_streams_per_session: usize,
     /// Time that streams have to finish once their session drains: after GOAWAY, rotation or `close()`.
     /// Without a limit the session ends with its last stream, however late; only where twice `max_sessions` are open or
-    /// drain, and somebody waits, the one that began to drain first ends, 5 s after that or later.
+    /// drain, and somebody waits, the one that began to drain first ends, 2 s after that or later.
     ///
     /// Default 30s, allowed 0s..=365days; 0 means no limit.
     pub drain_timeout: Duration,

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 
 use http::Version;
@@ -13,13 +13,13 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::ServerName;
 use rustls_platform_verifier::BuilderVerifierExt;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::OnceCell;
 use tokio_rustls::client::TlsStream;
 
 use super::blocking::BlockingPool;
 use super::{Connect, Connection, Fault, Io, Offer, TcpConnector, tls_error};
 use crate::error::{Error, Kind};
 use crate::origin::{Key, Origin};
+use crate::sync::Mutex;
 
 /// Opens TLS connections for `https://` origins, and lets `http://` ones through to the transport below.
 ///
@@ -52,7 +52,7 @@ type Choose<O> = dyn Fn(&O) -> Arc<ClientConfig> + Send + Sync;
 
 /// Where the configuration of a connection comes from.
 enum Configs<O> {
-    Platform(Arc<OnceCell<Arc<ClientConfig>>>),
+    Platform(Arc<Platform>),
     Fixed(Arc<ClientConfig>),
     PerKey(Arc<Choose<O>>),
 }
@@ -201,27 +201,44 @@ impl<O> Configs<O> {
 /// A configuration, there or still to be loaded.
 enum Chosen {
     Ready(Arc<ClientConfig>),
-    Platform(Arc<OnceCell<Arc<ClientConfig>>>),
+    Platform(Arc<Platform>),
+}
+
+/// The platform's configuration. It is loaded on blocking threads from beginning to end: a runtime that stands still while
+/// one of its dials waits for that keeps no other from it (P36).
+#[derive(Default)]
+struct Platform {
+    loaded: OnceLock<Arc<ClientConfig>>,
+    /// One loads it, the others wait.
+    loading: Mutex<()>,
+}
+
+impl Platform {
+    fn load(&self) -> Result<Arc<ClientConfig>, rustls::Error> {
+        let _alone = self.loading.lock();
+        if let Some(config) = self.loaded.get() {
+            return Ok(config.clone());
+        }
+        let config = Arc::new(platform_config()?);
+        Ok(self.loaded.get_or_init(|| config).clone())
+    }
 }
 
 impl Chosen {
     async fn load(self) -> Result<Arc<ClientConfig>, Error> {
-        let cell = match self {
+        let platform = match self {
             Self::Ready(config) => return Ok(config),
-            Self::Platform(cell) => cell,
+            Self::Platform(platform) => platform,
         };
-        let load = || async {
-            let loaded = BlockingPool::new(1)
-                .run(platform_config)
-                .await
-                .map_err(Error::connect)?;
-            loaded.map(Arc::new).map_err(|error| {
-                let message = "the platform's certificate verifier could not be set up: install its trust store \
-                               or give a `tls_config`";
-                Error::config(message).with_source(error)
-            })
-        };
-        cell.get_or_try_init(load).await.cloned()
+        if let Some(config) = platform.loaded.get() {
+            return Ok(config.clone());
+        }
+        let loaded = BlockingPool::new(1).run(move || platform.load()).await;
+        loaded.map_err(Error::connect)?.map_err(|error| {
+            let message = "the platform's certificate verifier could not be set up: install its trust store \
+                           or give a `tls_config`";
+            Error::config(message).with_source(error)
+        })
     }
 }
 

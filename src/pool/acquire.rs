@@ -82,15 +82,28 @@ impl<O: Key> Entry<O> {
     /// keeps it if the slot is there now, and gives it to others before it waits: a dead origin hoards none (P15).
     pub(super) async fn acquire(
         self: &Arc<Self>,
-        want: Want,
+        mut want: Want,
         mut waited: Pin<&mut Waited>,
         permit: &mut Option<Permit>,
     ) -> Result<Held<O>, Error> {
-        let (runtime, caller) = self.caller(want.empty, false)?;
-        let queue = if want.first { Queue::first } else { Queue::last };
-        let queue = queue(self.clone(), caller);
-        let slot = self.wait(queue, runtime, caller, waited.as_mut(), permit).await?;
-        self.with_permit(slot, waited, permit).await
+        loop {
+            let (runtime, caller) = self.caller(want.empty, false)?;
+            let queue = if want.first { Queue::first } else { Queue::last };
+            let queue = queue(self.clone(), caller);
+            let slot = self.wait(queue, runtime, caller, waited.as_mut(), permit).await?;
+            let held = self.with_permit(slot, waited.as_mut(), permit).await?;
+            if self.serves_here(&held.slot) {
+                return Ok(held);
+            }
+            // It came here while it waited for the permit, and the session's runtime stayed where it was (P36).
+            *permit = held.permit;
+            want.first = true;
+        }
+    }
+
+    /// Whether the session of a slot may be used from here.
+    pub(super) fn serves_here(self: &Arc<Self>, slot: &Slot<Self>) -> bool {
+        self.caller_here().is_none_or(|caller| slot.serves(caller))
     }
 
     /// A session of its own, for a request that was misdirected on a shared one (P23); still without the permit.

@@ -98,7 +98,8 @@ impl<O: Key> Core<O> {
         if self.is_closed() {
             // `close()` may have missed the entry.
             entry.close(some(self.config.drain_timeout));
-            self.origins.clear();
+            // Others may have sessions that drain, which `close()` has still to be told of.
+            self.end_if_unused();
             return Err(closed());
         }
         Ok(entry)
@@ -178,6 +179,10 @@ impl<O: Key> Core<O> {
     fn end_if_unused(&self) {
         if self.is_closed() && self.alive.load(Ordering::Acquire) == 0 {
             self.runtimes.end();
+            // Here, too: `close()` does not find those any more that it has not come to.
+            for entry in self.entries() {
+                entry.close(None);
+            }
             self.origins.clear();
             self.ended.notify_waiters();
         }

@@ -75,6 +75,15 @@ impl Handle for Arc<Session> {
         })
     }
 
+    fn retire(&self) {
+        match &self.wire {
+            Wire::H2(session) => session.control().retire(),
+            Wire::H2Ending(control) => control.retire(),
+            #[cfg(feature = "http1")]
+            Wire::H1(session) => session.control().close(),
+        }
+    }
+
     fn close(&self, reason: Reason) {
         self.ended(reason.into());
         match &self.wire {

@@ -91,6 +91,12 @@ impl<E: Env> Slot<E> {
         &self.handle
     }
 
+    /// Whether this caller may use the session (P36).
+    pub fn serves(&self, caller: Caller) -> bool {
+        let id = self.right.id;
+        self.env().shared().read(|inner| inner.state.serves(id, caller))
+    }
+
     /// The slot without the handle.
     pub fn into_right(self) -> Right<E> {
         self.right

@@ -246,21 +246,27 @@ impl<O: Key> Exchange<O> {
         &mut self,
         ticket: Ticket<O>,
         want: Want,
-        waited: Pin<&mut Waited>,
+        mut waited: Pin<&mut Waited>,
     ) -> Result<Held<O>, Error> {
         match ticket {
-            Ticket::Held(held) => Ok(held),
-            Ticket::Slot(slot) => self.lifeline.with_permit(slot, waited, &mut self.permit).await,
-            Ticket::Nothing | Ticket::Returning if self.misdirected => {
-                Box::pin(self.acquire_own(want, waited)).await
+            Ticket::Held(held) => return Ok(held),
+            Ticket::Slot(slot) => {
+                let held = self.lifeline.with_permit(slot, waited.as_mut(), &mut self.permit);
+                let held = held.await?;
+                if self.entry.serves_here(&held.slot) {
+                    return Ok(held);
+                }
+                self.permit = held.permit;
             }
-            Ticket::Nothing | Ticket::Returning => {
-                let acquired = self
-                    .lifeline
-                    .acquire(&mut self.entry, want, waited, &mut self.permit);
-                acquired.await
-            }
+            Ticket::Nothing | Ticket::Returning => {}
         }
+        if self.misdirected {
+            return Box::pin(self.acquire_own(want, waited)).await;
+        }
+        let acquired = self
+            .lifeline
+            .acquire(&mut self.entry, want, waited, &mut self.permit);
+        acquired.await
     }
 
     /// What follows a failed attempt: another one, or the fallback (true), or the error.
@@ -272,6 +278,7 @@ impl<O: Key> Exchange<O> {
             }
             Failure::NotSent(error) => {
                 tracing::trace!(target: "h2pool", error = %error, "slot lost before use");
+                return Ok(self.entry.goes_elsewhere());
             }
             Failure::Unprocessed { error, blameless } => {
                 // Not one of which nothing was written when the connection failed.

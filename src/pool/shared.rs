@@ -22,6 +22,8 @@ pub trait Handle: Clone {
     /// What is left of it in the origin's table once it was told to close: enough to kill it.
     #[must_use]
     fn remnant(&self) -> Self;
+    /// No more requests: whoever has a slot and has not used it finds that out, and asks for another.
+    fn retire(&self) {}
     /// No stream is left and none will come: end when the last reference goes.
     fn close(&self, reason: Reason);
     /// End now, with everything that runs on it.
@@ -186,6 +188,7 @@ impl<H: Handle, C: Clone> Inner<H, C> {
                     }
                 }
                 Action::Dial(order) => effects.push(Effect::Dial(order)),
+                Action::Retire(id) => effects.extend(self.handle(id).map(Effect::Retire)),
                 Action::Close(id, reason) => {
                     // The origin's own reference goes with this effect: the session ends with its last one.
                     let handle = self.take_handle(id);
@@ -328,6 +331,7 @@ impl Deadline {
 enum Effect<H> {
     Wake(Waker),
     Dial(DialOrder),
+    Retire(H),
     Close(H, Reason),
     Kill(H, Reason),
     Probe(H, SessionId),
@@ -340,8 +344,10 @@ enum Effect<H> {
 impl<H: Handle> Effect<H> {
     fn carry_out<E: Env<Handle = H>>(self, env: &Arc<E>) {
         match self {
-            Self::Wake(waker) => waker.wake(),
+            // Foreign, and whoever runs this is not its owner: it may be the task of a session that others use, or the timer.
+            Self::Wake(waker) => drop(catch_unwind(AssertUnwindSafe(|| waker.wake()))),
             Self::Dial(order) => E::dial(env, order),
+            Self::Retire(handle) => handle.retire(),
             Self::Close(handle, reason) => handle.close(reason),
             Self::Kill(handle, reason) => handle.kill(reason),
             Self::Probe(handle, id) => {
@@ -370,7 +376,7 @@ struct Effects<H> {
 impl<H: Handle> Effects<H> {
     #[inline]
     fn carry_out<E: Env<Handle = H>>(self, env: &Arc<E>) -> Option<Box<dyn std::any::Any + Send>> {
-        // A waker is foreign and may panic: what else was decided is done all the same, or a right to dial were lost.
+        // Whatever panics, what else was decided is done all the same, or a right to dial were lost.
         let mut panicked = None;
         for effect in self.first.into_iter().chain(self.rest) {
             let done = catch_unwind(AssertUnwindSafe(|| effect.carry_out(env)));

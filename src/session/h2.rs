@@ -194,6 +194,11 @@ impl Control {
         self.cause.get()
     }
 
+    /// No new streams from now on; those that run may end.
+    pub(crate) fn retire(&self) {
+        self.set_draining();
+    }
+
     /// No stream is left; see the module's text.
     pub(crate) fn close(&self) {
         self.set_draining();

@@ -27,12 +27,23 @@ impl<C: Clone> OriginState<C> {
         };
         let group = dial.group;
         match (dial.own, end) {
-            (Some(waiter), end) => self.end_own(waiter, group, end),
-            (None, DialEnd::Failed(cause)) => {
-                let count = if dial.lone { None } else { Some(self.per_session()) };
-                self.dial_failed(group, count, cause, now);
+            (Some(waiter), end) => {
+                if matches!(end, DialEnd::Failed(_)) {
+                    self.note_failure(now);
+                }
+                self.end_own(waiter, group, end);
             }
-            (None, DialEnd::H1Only(cause)) => self.dial_failed(group, None, cause, now),
+            (None, DialEnd::Failed(cause)) => {
+                self.dial_failed(group, dial.covers, cause, now);
+            }
+            (None, DialEnd::H1Only(cause)) => {
+                self.groups[group].warm = 0;
+                self.fail_covered(group, None, &Failure::Dial(cause));
+                // The server is well, and whoever comes next may look again at once; but nobody goes on looking.
+                if self.wanted_dial(group).is_some() {
+                    self.note_failure(now);
+                }
+            }
             (None, DialEnd::Aborted) => {}
         }
         self.dial_own(now);

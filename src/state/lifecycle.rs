@@ -106,6 +106,7 @@ impl<C: Clone> OriginState<C> {
         self.sessions[slot].served = true;
         self.sessions[slot].refusals = 0;
         if self.plan.healthy() {
+            self.dial_own(now);
             self.replan(now);
         }
     }
@@ -285,9 +286,11 @@ impl<C: Clone> OriginState<C> {
         self.revoke_excess(slot);
         self.arm(drain_by);
         self.refile(slot);
-        let idle = self.sessions[slot].in_use == 0;
-        if idle {
+        if self.sessions[slot].in_use == 0 {
             self.tell_close(slot);
+        } else {
+            let id = self.session_id(slot);
+            self.actions.push_back(Action::Retire(id));
         }
     }
 
@@ -341,7 +344,8 @@ impl<C: Clone> OriginState<C> {
     /// Ends a session with all that runs on it.
     pub(super) fn tell_kill(&mut self, slot: usize, reason: Reason) {
         let id = self.session_id(slot);
-        self.sessions[slot].told = true;
+        let session = &mut self.sessions[slot];
+        (session.told, session.killed) = (true, true);
         self.actions.push_back(Action::Kill(id, reason));
     }
 
@@ -432,6 +436,7 @@ impl<C: Clone> OriginState<C> {
             retiring: None,
             stalled: false,
             told: false,
+            killed: false,
             streams: 0,
             refusals: 0,
             opened_at: now,

@@ -64,6 +64,8 @@ pub enum Action {
     Wake(WaiterId),
     /// Open a connection.
     Dial(DialOrder),
+    /// The session takes no more requests: slots that were given out and not used are to be exchanged (P4).
+    Retire(SessionId),
     /// The session has no streams left and takes no more: let it end.
     Close(SessionId, Reason),
     /// End the session now, whatever runs on it.
@@ -273,7 +275,8 @@ impl<C: Clone> OriginState<C> {
 
     /// Whether nothing runs, waits or is being opened: at most idle sessions are here.
     pub fn is_idle(&self) -> bool {
-        let idle = self.sessions.iter().all(|(_, session)| session.firm() == 0);
+        let mut sessions = self.sessions.iter();
+        let idle = sessions.all(|(_, session)| session.firm() == 0 && session.own.is_none());
         idle && self.dials.is_empty() && self.waiting() == 0
     }
 

@@ -58,6 +58,10 @@ impl<C: Clone> OriginState<C> {
     /// all who wait for it, as their groups differ.
     pub(super) fn dial_own(&mut self, now: Instant) {
         let mut next = self.pending_own.as_ref().and_then(|pending| pending.head());
+        // Nobody is dialed for before the back-off has passed (P9).
+        if let Some(retry_at) = self.plan.retry_at.filter(|at| next.is_some() && *at > now) {
+            return self.arm(Some(retry_at));
+        }
         while let Some(slot) = next {
             next = self.waiters.after(slot);
             let Some(caller) = self.waiters.caller(slot) else {

@@ -50,8 +50,8 @@ pub(super) struct Dial {
     pub(super) group: usize,
     pub(super) runtime: RuntimeId,
     pub(super) started: Instant,
-    /// It covers everybody who waits.
-    pub(super) lone: bool,
+    /// So many of those who wait hang on it; `None`, as it goes alone: all of them.
+    pub(super) covers: Option<u32>,
     /// It offers only `http/1.1`.
     pub(super) h1_only: bool,
     /// The session is for this waiter alone (P23).
@@ -242,7 +242,7 @@ impl<C: Clone> OriginState<C> {
     }
 
     /// Whether the group wants one more dial, and where it would run.
-    fn wanted_dial(&self, slot: usize) -> Option<RuntimeId> {
+    pub(super) fn wanted_dial(&self, slot: usize) -> Option<RuntimeId> {
         let group = &self.groups[slot];
         if !self.has_room_for_dial(slot) {
             return None;
@@ -260,7 +260,8 @@ impl<C: Clone> OriginState<C> {
                 return Some(runtime);
             }
         }
-        let runtime = group.runtime_hint?;
+        // Where the runtime of the last who waited is gone, the others may live as long as their sessions.
+        let runtime = group.runtime_hint.or_else(|| self.runtime_of_sessions(slot))?;
         // Each dial that is more than the waiters need replaces a session that retires.
         let replaced = group.dialing + self.replacements(slot) >= needed + group.retiring;
         let kept = if self.in_use(slot) {
@@ -270,6 +271,12 @@ impl<C: Clone> OriginState<C> {
         };
         let enough = replaced && group.active + group.dialing >= group.warm.max(kept);
         (!enough).then_some(runtime)
+    }
+
+    fn runtime_of_sessions(&self, slot: usize) -> Option<RuntimeId> {
+        let mut sessions = self.sessions.iter().map(|(_, session)| session);
+        let session = sessions.find(|session| session.group == slot && session.phase == Phase::Active);
+        session.map(|session| session.runtime)
     }
 
     /// Sessions that are open and whose servers have still to allow streams: then each replaces one that retires.
@@ -333,9 +340,9 @@ impl<C: Clone> OriginState<C> {
             draining && session.drain_by.is_none()
         };
         let oldest = self.sessions.iter().filter(draining);
-        let oldest = oldest.min_by_key(|(_, session)| (!session.told, session.drains_since));
-        // One that was told to end makes room.
-        let Some((oldest, session)) = oldest.filter(|(_, session)| !session.told) else {
+        // One that was killed makes room, and one without streams, that was only told to end, should have made some.
+        let oldest = oldest.min_by_key(|(_, session)| (!session.killed, !session.told, session.drains_since));
+        let Some((oldest, session)) = oldest.filter(|(_, session)| !session.killed) else {
             return;
         };
         let due = session
@@ -390,7 +397,7 @@ impl<C: Clone> OriginState<C> {
         now: Instant,
     ) {
         let generation = self.next_generation();
-        let lone = self.goes_alone();
+        let covers = (!self.goes_alone()).then(|| self.per_session());
         let h1_only = self.plan.h1_only_until.is_some();
         let counts = &mut self.groups[group];
         if own.is_some() {
@@ -403,7 +410,7 @@ impl<C: Clone> OriginState<C> {
             group,
             runtime,
             started: now,
-            lone,
+            covers,
             h1_only,
             own,
             orphaned: false,

@@ -136,6 +136,8 @@ pub(super) struct Session {
     pub(super) stalled: bool,
     /// It was told to close or to die already.
     pub(super) told: bool,
+    /// It was told to die.
+    pub(super) killed: bool,
     /// Streams granted in its life.
     pub(super) streams: u64,
     pub(super) refusals: u32,

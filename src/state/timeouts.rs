@@ -28,6 +28,7 @@ impl<C: Clone> OriginState<C> {
         for slot in slots {
             self.arm_session(slot);
         }
+        self.dial_own(now);
         self.replan(now);
     }
 

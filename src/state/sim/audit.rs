@@ -184,9 +184,13 @@ impl<C: Clone + std::fmt::Debug> OriginState<C> {
             };
             let group = self.known_group(caller).map(|group| &self.groups[group]);
             let draining = group.map_or(0, |group| group.draining);
+            let paused = self
+                .plan
+                .retry_at
+                .is_some_and(|at| at > self.now && self.poll_timeout().is_some_and(|due| due <= at));
             assert!(
-                draining >= self.limits.max_sessions,
-                "whoever waits for room finds none"
+                draining >= self.limits.max_sessions || paused,
+                "whoever waits for room finds none, or waits for the back-off"
             );
         }
     }

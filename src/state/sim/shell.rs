@@ -113,7 +113,7 @@ impl Sim {
                     self.told.push(session);
                 }
                 Action::Kill(session, _) => self.told.push(session),
-                Action::Probe(_) | Action::Wasted => {}
+                Action::Retire(_) | Action::Probe(_) | Action::Wasted => {}
             }
         }
     }

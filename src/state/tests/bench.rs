@@ -92,6 +92,7 @@ impl Bench {
             match action {
                 Action::Wake(waiter) => self.woken.push(waiter),
                 Action::Dial(order) => self.dials.push(order),
+                Action::Retire(_) => {}
                 Action::Close(session, reason) => self.closed.push((session, reason)),
                 Action::Kill(session, reason) => self.killed.push((session, reason)),
                 Action::Probe(session) => self.probed.push(session),
