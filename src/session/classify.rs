@@ -144,6 +144,10 @@ fn describe(control: &Control, violation: Option<Violation>, error: h2::Error) -
         if let Some(fault) = control.fault.get() {
             return fault.with_unprocessed(false);
         }
+        // A stream may hear of the end before the driver has said why.
+        if control.meter.goaway().is_some() && error.is_io() {
+            return closed_after_goaway().with_source(error);
+        }
     }
     let reason = error
         .reason()
@@ -167,6 +171,12 @@ fn describe(control: &Control, violation: Option<Violation>, error: h2::Error) -
         Error::new(Kind::Io, "the connection ended before the response did")
     };
     made.with_source(error)
+}
+
+/// What was left unanswered by a server that said GOAWAY.
+pub(super) fn closed_after_goaway() -> Error {
+    let message = "the server ended the session with GOAWAY and closed the connection";
+    Error::new(Kind::Goaway, message)
 }
 
 /// h2 ended the session, and says little about why.

@@ -69,9 +69,11 @@ pub(crate) struct H1Control {
     answered: AtomicBool,
     /// A caller gave up its request, or its body failed: that it ends is not the server's doing.
     given_up: AtomicBool,
-    /// How often hyper has written all that it had, while a caller wanted to hear of that.
+    /// How often hyper has written all that it had.
     flushes: AtomicU64,
-    /// One does.
+    /// It has done so lately.
+    drained: AtomicBool,
+    /// A caller wants to hear of that.
     written_watched: AtomicBool,
     /// The caller who waits for the response: told of that, and when the session has ended.
     pub(super) watcher: AtomicWaker,
@@ -117,6 +119,7 @@ impl H1Control {
             answered: AtomicBool::new(false),
             given_up: AtomicBool::new(false),
             flushes: AtomicU64::new(0),
+            drained: AtomicBool::new(false),
             written_watched: AtomicBool::new(false),
             watcher: AtomicWaker::new(),
             write_timeout: AtomicU64::new(0),
@@ -221,12 +224,20 @@ impl H1Control {
         self.given_up.store(true, Ordering::Release);
     }
 
-    /// hyper has written all that it had.
-    pub(super) fn flushed(&self) {
+    /// hyper has written all that it had; `some`: and there was something.
+    pub(super) fn flushed(&self, some: bool) {
+        if some {
+            self.drained.store(true, Ordering::Release);
+        }
+        self.flushes.fetch_add(1, Ordering::AcqRel);
         if self.written_watched.load(Ordering::Acquire) {
-            self.flushes.fetch_add(1, Ordering::AcqRel);
             self.watcher.wake();
         }
+    }
+
+    /// Whether hyper has written the last of something since the last call.
+    pub(super) fn take_drained(&self) -> bool {
+        self.drained.swap(false, Ordering::AcqRel)
     }
 
     /// Before a request is handed over: whether its caller wants to hear when it was written.

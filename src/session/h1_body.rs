@@ -22,7 +22,8 @@ pub(super) struct H1Body {
     tail: Option<Tail>,
 }
 
-/// Dropped while the request half goes on, it ends the connection.
+/// Dropped while the request half goes on, it ends the connection: also where hyper has all of the body in its buffer, and
+/// the server takes no more of it.
 struct Uploading {
     control: Arc<H1Control>,
     progress: Arc<Progress>,
@@ -30,7 +31,7 @@ struct Uploading {
 
 impl Drop for Uploading {
     fn drop(&mut self) {
-        if !self.progress.is_over() {
+        if !self.progress.is_written() {
             let message = "the response was dropped before the request body was sent";
             self.control.kill(Error::new(Kind::Io, message));
         }
@@ -41,7 +42,7 @@ impl H1Body {
     pub(super) fn new(incoming: Incoming, tail: Tail) -> Self {
         let (control, progress) = (tail.control().clone(), tail.progress().clone());
         let mut body = Self {
-            _uploading: (!progress.is_over()).then_some(Uploading { control, progress }),
+            _uploading: (!progress.is_written()).then_some(Uploading { control, progress }),
             incoming: Some(incoming),
             tail: Some(tail),
         };

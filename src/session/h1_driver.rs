@@ -4,7 +4,8 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -46,6 +47,8 @@ pub(crate) async fn handshake(
         io: connection.io,
         control: control.clone(),
         stalled: None,
+        broken: None,
+        wrote: false,
     };
     let limit = usize::try_from(tuning.max_header_list_size).unwrap_or(usize::MAX);
     let (sender, connection) = http1::Builder::new()
@@ -146,6 +149,9 @@ impl Task {
             if resting {
                 self.leftover.returned = None;
             }
+        } else if self.driver.control.take_drained() {
+            // hyper was at rest before it had written everything, and does not look by itself whether more is wanted.
+            cx.waker().wake_by_ref();
         }
     }
 }
@@ -171,17 +177,56 @@ impl H1Driver {
 }
 
 /// The byte stream, whose writes must make progress within `write_timeout`.
+///
+/// A write that fails does not end the connection at once: a server that answered early and closed makes writes fail while
+/// its answer lies unread. Such a write waits until nothing more is to be read, at most [`LAST_WORDS`] from the last
+/// time that something was.
 struct Wire {
     io: Box<dyn Io>,
     control: Arc<H1Control>,
     stalled: Option<Bound>,
+    broken: Option<Broken>,
+    /// Something, since the last flush.
+    wrote: bool,
+}
+
+/// How long the rest of an answer may take to be read after a write has failed.
+const LAST_WORDS: Duration = Duration::from_millis(100);
+
+/// A write failed.
+struct Broken {
+    error: io::Error,
+    until: Bound,
+    /// There is nothing more to be read.
+    over: bool,
+}
+
+impl Broken {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        if !self.over {
+            ready!(self.until.poll(stalled_write, cx));
+        }
+        let kind = self.error.kind();
+        Poll::Ready(std::mem::replace(&mut self.error, kind.into()))
+    }
 }
 
 impl Wire {
     fn bounded<T>(&mut self, cx: &mut Context<'_>, step: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        if step.is_ready() {
+        if let Poll::Ready(step) = step {
             self.stalled = None;
-            return step;
+            let error = match step {
+                Ok(done) => return Poll::Ready(Ok(done)),
+                // An upgraded connection is its user's.
+                Err(error) if self.control.has_ended() => return Poll::Ready(Err(error)),
+                Err(error) => error,
+            };
+            let broken = self.broken.insert(Broken {
+                error,
+                until: Bound::new(Some(LAST_WORDS)),
+                over: false,
+            });
+            return broken.poll(cx).map(Err);
         }
         let control = &self.control;
         let stalled = self
@@ -208,8 +253,15 @@ impl AsyncRead for Wire {
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let step = Pin::new(&mut self.io).poll_read(cx, buf);
-        if buf.filled().len() > before {
+        let read = buf.filled().len() > before;
+        if read {
             self.control.hear();
+        }
+        if let Some(broken) = self.broken.as_mut().filter(|_| step.is_ready()) {
+            broken.over = !read;
+            broken.until.reset();
+            // The write that waits is looked at again.
+            cx.waker().wake_by_ref();
         }
         step
     }
@@ -217,7 +269,11 @@ impl AsyncRead for Wire {
 
 impl AsyncWrite for Wire {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if let Some(broken) = &mut self.broken {
+            return broken.poll(cx).map(Err);
+        }
         let step = Pin::new(&mut self.io).poll_write(cx, buf);
+        self.wrote |= matches!(step, Poll::Ready(Ok(1..)));
         self.bounded(cx, step)
     }
 
@@ -226,7 +282,11 @@ impl AsyncWrite for Wire {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if let Some(broken) = &mut self.broken {
+            return broken.poll(cx).map(Err);
+        }
         let step = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
+        self.wrote |= matches!(step, Poll::Ready(Ok(1..)));
         self.bounded(cx, step)
     }
 
@@ -235,15 +295,22 @@ impl AsyncWrite for Wire {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some(broken) = &mut self.broken {
+            return broken.poll(cx).map(Err);
+        }
         let step = Pin::new(&mut self.io).poll_flush(cx);
         if let Poll::Ready(Ok(())) = step {
-            self.control.flushed();
+            let wrote = std::mem::take(&mut self.wrote);
+            self.control.flushed(wrote);
         }
         self.bounded(cx, step)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let step = Pin::new(&mut self.io).poll_shutdown(cx);
+        if step.is_ready() {
+            return step;
+        }
         self.bounded(cx, step)
     }
 }

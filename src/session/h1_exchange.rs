@@ -179,7 +179,13 @@ impl Sending {
         }
         // hyper is to see that the caller is gone before the slot comes back.
         drop(answer);
-        self.tail = None;
+        if let Some(tail) = self.tail.take() {
+            // It may have answered already: then hyper goes on sending, to a server that may read no more.
+            if !tail.progress.is_written() {
+                let message = "the request was given up before it was sent";
+                tail.control().kill(Error::new(Kind::Io, message));
+            }
+        }
     }
 }
 

@@ -36,6 +36,8 @@ pub(super) enum Step {
     Reset(Error),
     /// h2 reset the stream, since the response broke the protocol.
     Broken(Error),
+    /// The connection ended after the response had.
+    Cut(Error),
     Failed(Error),
 }
 
@@ -99,9 +101,17 @@ impl Live {
             (true, true, Some(Reason::NO_ERROR)) => Step::Stopped,
             (true, true, _) => Step::Reset,
             (true, false, Some(Reason::PROTOCOL_ERROR)) => Step::Broken,
+            // h2 forgets that it had the end where the request has none yet.
+            (false, ..) if self.is_read(&error) => Step::Cut,
             _ => Step::Failed,
         };
         step(classify::in_body(tail.control(), tail.violation(), error))
+    }
+
+    /// Whether the connection ended with this error when the whole response had been read.
+    fn is_read(&self, error: &h2::Error) -> bool {
+        let ended = error.is_io() || (error.is_go_away() && error.is_remote());
+        ended && self.tail().control().meter.is_read(self.tail().id())
     }
 
     /// The response half is over.
@@ -196,6 +206,10 @@ impl H2Body {
                 self.end();
                 None
             }
+            Step::Cut(_) if self.left.is_none_or(|left| left == 0) => {
+                self.end();
+                None
+            }
             // h2 misses what `content-length` tells of the body that a 304 does not have, where its end comes by itself.
             Step::Broken(_) if self.bodyless && !self.began => {
                 self.end();
@@ -207,9 +221,11 @@ impl H2Body {
                 self.end();
                 None
             }
-            Step::Failed(error) | Step::Stopped(error) | Step::Reset(error) | Step::Broken(error) => {
-                Some(Err(self.fail(error)))
-            }
+            Step::Failed(error)
+            | Step::Cut(error)
+            | Step::Stopped(error)
+            | Step::Reset(error)
+            | Step::Broken(error) => Some(Err(self.fail(error))),
         })
     }
 

@@ -358,10 +358,10 @@ impl Driver {
             Err(error) if error.is_go_away() && error.is_remote() => {
                 Error::new(Kind::Goaway, "the server ended the session with GOAWAY").with_source(error)
             }
-            Ok(()) if self.goaways > 0 => Error::new(
-                Kind::Goaway,
-                "the server ended the session with GOAWAY and closed the connection",
-            ),
+            Ok(()) if self.goaways > 0 => classify::closed_after_goaway(),
+            Err(error) if error.is_io() && self.goaways > 0 => {
+                classify::closed_after_goaway().with_source(error)
+            }
             Err(error) if error.is_io() => Error::new(Kind::Io, "the connection failed").with_source(error),
             Err(error) => classify::broken(meter, error.reason()).with_source(error),
             Ok(()) if self.control.is_draining() => Error::new(Kind::Io, "the connection was closed"),

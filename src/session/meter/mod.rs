@@ -385,6 +385,11 @@ impl Meter {
         self.streams.lock().get(id).is_some_and(Stream::is_settled)
     }
 
+    /// Whether all that the peer had to say on stream `id` was read.
+    pub(crate) fn is_read(&self, id: u32) -> bool {
+        self.streams.lock().get(id).is_some_and(Stream::is_read)
+    }
+
     /// Stream `id` is over, or nobody is interested any more: what it has not read is not counted any longer. `None`
     /// when it was forgotten before.
     pub(crate) fn forget(&self, id: u32) -> Option<Forgotten> {

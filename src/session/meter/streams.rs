@@ -55,6 +55,8 @@ pub(super) struct Stream {
     /// Whoever waits for that.
     writing: Option<Waker>,
     pub(super) ended: bool,
+    /// By trailers, or by a head after interim ones.
+    ended_by_headers: bool,
     /// Fields of its trailers.
     pub(super) trailers: Option<u64>,
     pub(super) violation: Option<Violation>,
@@ -304,6 +306,7 @@ impl Stream {
             written: false,
             writing: None,
             ended: false,
+            ended_by_headers: false,
             trailers: None,
             violation: None,
         }
@@ -317,6 +320,11 @@ impl Stream {
     /// Ended, and the unread frames cost little beyond their payload.
     pub(super) fn is_settled(&self) -> bool {
         self.ended && self.overhead <= 16 * SMALL_FRAME
+    }
+
+    /// Whether the peer ended its side, and all DATA of it was read. False where trailers may be missing.
+    pub(super) fn is_read(&self) -> bool {
+        self.ended && !self.ended_by_headers && self.unread == 0
     }
 
     /// A HEADERS frame of `bytes`.
@@ -335,6 +343,7 @@ impl Stream {
             self.interim += 1;
             self.interim_bytes += last;
         }
+        self.ended_by_headers |= self.are_trailers(end_stream);
         self.ended |= end_stream;
         self.block = Some(u64::from(bytes));
         self.check(id, bounds);
