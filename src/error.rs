@@ -79,7 +79,7 @@ pub(crate) enum Kind {
 
 impl Error {
     /// No connection to the origin could be opened: name look-up, TCP, TLS, protocol negotiation or the server's first
-    /// SETTINGS failed. Always [`is_unprocessed`](Self::is_unprocessed).
+    /// SETTINGS failed. As the pool returns it always [`is_unprocessed`](Self::is_unprocessed).
     #[must_use]
     pub fn is_connect(&self) -> bool {
         matches!(self.inner.kind, Kind::Connect | Kind::Certificate)

@@ -86,7 +86,7 @@ where
                 Unfinished::ConnectionError(outcome.delay().unwrap_or_default())
             }
         };
-        let held = clock::now().saturating_duration_since(began) >= hold.clamp(TICK, HELD);
+        let held = clock::now().saturating_duration_since(began) >= held_from(hold);
         let pause = settings.pause(&unfinished, held, &mut in_a_row);
         let pause_ms = u64::try_from(pause.unwrap_or_default().as_millis()).unwrap_or(u64::MAX);
         tracing::debug!(target: "h2pool::poll", round = number, ended = unfinished.as_str(), pause_ms, "round ended");
@@ -96,6 +96,15 @@ where
         if let Some(pause) = pause {
             sleep(pause).await;
         }
+    }
+}
+
+/// How long a round lasts that was held. A server that is told not to hold it does not, however long its answer takes.
+fn held_from(hold: Duration) -> Duration {
+    if hold.is_zero() {
+        HELD
+    } else {
+        hold.clamp(TICK, HELD)
     }
 }
 

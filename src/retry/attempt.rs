@@ -89,6 +89,11 @@ where
         called
     }
 
+    /// Whether the service has been called.
+    pub(super) fn is_called(&self) -> bool {
+        self.request.is_none()
+    }
+
     pub(super) fn cut_at(&self) -> Option<Instant> {
         self.cut_at
     }
@@ -113,7 +118,7 @@ where
         let over = now.is_some_and(|now| self.cut_at.is_some_and(|at| at <= now));
         match self.as_mut().poll_service(cx) {
             Poll::Pending if over => Poll::Ready(Err(Fault::Cut {
-                sent: self.request.is_none(),
+                sent: self.is_called(),
             })),
             polled => polled,
         }

@@ -41,7 +41,7 @@ impl Attempts {
     }
 
     /// The attempts begun, the first one and a hedge included: at least 1. One that was still waiting for the service's
-    /// readiness counts too.
+    /// readiness counts too, unless it was a hedge that the end of the first attempt forestalled.
     #[must_use]
     pub fn count(&self) -> u32 {
         self.count
@@ -76,6 +76,10 @@ impl Attempts {
 
     pub(crate) fn begin(&mut self) {
         self.count = self.count.saturating_add(1);
+    }
+
+    pub(crate) fn withdraw(&mut self) {
+        self.count -= 1;
     }
 
     pub(crate) fn note(&mut self, reason: Reason) {
@@ -114,7 +118,8 @@ impl RetryError {
         &self.attempts
     }
 
-    /// The last attempt's error, as the service below returned it.
+    /// The last attempt's error, as the service below returned it. It is no longer [unprocessed](crate::Error::is_unprocessed)
+    /// where an attempt before it may have been processed.
     #[must_use]
     pub fn into_inner(self) -> BoxError {
         self.source

@@ -185,9 +185,20 @@ fn of_hyper(error: &(dyn StdError + 'static)) -> Option<Found> {
     } else if error.is_parse() {
         Some(last(Failure::Protocol))
     } else if error.is_user() {
-        Some(last(Failure::Config))
+        Some(of_hyper_user(error))
     } else {
         None
+    }
+}
+
+/// hyper's user errors are mistakes, but for one: the task that drove the connection is gone, with its runtime or by a
+/// panic, and the request may have been sent. That one has a source; so has a body that failed, which cannot be sent
+/// again anyway.
+#[cfg(any(feature = "http1", feature = "tcp"))]
+fn of_hyper_user(error: &hyper::Error) -> Found {
+    match error.source() {
+        Some(_) if !error.is_body_write_aborted() => transient(Failure::Reset),
+        _ => last(Failure::Config),
     }
 }
 

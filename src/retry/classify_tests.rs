@@ -361,3 +361,19 @@ async fn hyper_says_that_a_connection_is_gone() {
         assert_eq!(verdict(error), (Verdict::Transient, Failure::Reset));
     }
 }
+
+#[cfg(feature = "http1")]
+#[tokio::test]
+async fn hyper_says_that_a_connection_is_gone_in_flight() {
+    use tokio::io::AsyncReadExt as _;
+    let (near, mut far) = duplex(1024);
+    let near = hyper_util::rt::TokioIo::new(near);
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(near).await.unwrap();
+    let task = tokio::spawn(connection);
+    let request = http::Request::new(http_body_util::Empty::<Bytes>::new());
+    let answer = tokio::spawn(sender.send_request(request));
+    assert!(far.read(&mut [0; 1024]).await.unwrap() > 0);
+    task.abort();
+    let error = answer.await.unwrap().unwrap_err();
+    assert_eq!(verdict(error), (Verdict::Transient, Failure::Reset));
+}

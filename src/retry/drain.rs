@@ -47,10 +47,13 @@ impl<R> Drains<R> {
         self.0.retain(|drain| drain.until > now);
     }
 
-    /// Reads no longer than that.
-    pub(super) fn shorten(&mut self, until: Instant) {
+    /// Reads no longer than until `at`, where it would leave less time before the `deadline`, for what is to come then, than
+    /// it may take itself.
+    pub(super) fn make_way(&mut self, at: Instant, deadline: Instant) {
         for drain in &mut self.0 {
-            drain.until = drain.until.min(until);
+            if drain.until + TIME > deadline {
+                drain.until = drain.until.min(at);
+            }
         }
     }
 }

@@ -21,6 +21,9 @@ use super::outcome::{Decision, Failure, Outcome, Reason, Stop, Verdict};
 use super::policy::RetryPolicy;
 use crate::error::{Error, Kind};
 
+/// How long an answer is kept in reserve, at least.
+const RESERVE: Duration = Duration::from_secs(1);
+
 pub(super) struct Job<B> {
     policy: RetryPolicy,
     limits: Limits,
@@ -53,9 +56,16 @@ pub(super) struct Judged<R> {
 
 /// Ends that do not count, or not yet, while another attempt runs.
 pub(super) struct Aside<R> {
-    reserve: Option<Box<Judged<R>>>,
+    reserve: Option<Reserve<R>>,
     /// The responses among those that never will.
     pub(super) drains: Drains<R>,
+}
+
+/// An answer, and until when the other attempt is waited for. Not for ever: the body that is kept here may hold the very
+/// slot that the other one waits for.
+struct Reserve<R> {
+    judged: Box<Judged<R>>,
+    until: Option<Instant>,
 }
 
 impl<R> Aside<R> {
@@ -64,6 +74,17 @@ impl<R> Aside<R> {
             reserve: None,
             drains: Drains::new(),
         }
+    }
+
+    /// When the answer in reserve has been kept for long enough.
+    pub(super) fn reserve_until(&self) -> Option<Instant> {
+        self.reserve.as_ref().and_then(|reserve| reserve.until)
+    }
+
+    /// The answer in reserve, from then on.
+    pub(super) fn overdue(&mut self, now: Instant) -> Option<Judged<R>> {
+        let is_overdue = |reserve: &mut Reserve<R>| reserve.until.is_some_and(|until| until <= now);
+        Some(*self.reserve.take_if(is_overdue)?.judged)
     }
 }
 
@@ -130,6 +151,11 @@ impl<B> Job<B> {
         Request::from_parts(head, body)
     }
 
+    /// The request that was made last has not been sent, and is not going to be.
+    pub(super) fn withdraw(&mut self) {
+        self.attempts.withdraw();
+    }
+
     /// The service was called: what was paid for it is spent.
     pub(super) fn sent(&mut self) {
         if let Some(token) = self.token.take() {
@@ -194,7 +220,13 @@ impl<B> Job<B> {
         }
         match self.standing(&judged) {
             Standing::Answer => return Some(judged),
-            Standing::Reserve => aside.reserve = Some(Box::new(judged)),
+            Standing::Reserve => {
+                let patience = self.limits.hedge.map_or(RESERVE, |hedge| hedge.max(RESERVE));
+                aside.reserve = Some(Reserve {
+                    until: judged.at.checked_add(patience),
+                    judged: Box::new(judged),
+                });
+            }
             Standing::PassedOver => self.pass_over(judged, aside),
         }
         None
@@ -202,7 +234,7 @@ impl<B> Job<B> {
 
     /// The last end counts, unless it is an error and there is a response in reserve.
     fn after_both<R: Body>(&mut self, judged: Judged<R>, aside: &mut Aside<R>) -> Judged<R> {
-        let Some(reserve) = aside.reserve.take() else {
+        let Some(Reserve { judged: reserve, .. }) = aside.reserve.take() else {
             return judged;
         };
         let (counts, other) = match judged.result {
@@ -222,9 +254,20 @@ impl<B> Job<B> {
         // What the shortest of all delays rules out after the first of all attempts is ruled out.
         match self.limits.decide(1, elapsed, &judged.outcome, 0.0) {
             Decision::Stop(_) => Standing::Answer,
-            Decision::Retry { .. } if self.limits.allows_another(self.number()) => Standing::PassedOver,
+            Decision::Retry { .. } if self.may_go_on(&judged.outcome) => Standing::PassedOver,
             Decision::Retry { .. } => Standing::Reserve,
         }
+    }
+
+    /// Whether the attempts and the budget allow another one, as things stand.
+    fn may_go_on(&self, outcome: &Outcome) -> bool {
+        let affordable = self.token.is_some()
+            || is_free(outcome, &mut self.free_replays.clone())
+            || self
+                .policy
+                .shared_budget()
+                .is_none_or(|budget| budget.available(&self.head.uri) > 0);
+        affordable && self.limits.allows_another(self.number())
     }
 
     /// An end that does not count by itself.
@@ -253,9 +296,9 @@ impl<B> Job<B> {
                 if let Ok((_, body)) = judged.result {
                     drains.add(body, now);
                 }
-                // An attempt that the deadline allows is not put off beyond it.
-                if drains.until().is_some_and(|until| self.is_past_deadline(until)) {
-                    drains.shorten(at);
+                // An attempt that the deadline allows is not put off beyond it, nor until there is no time for it.
+                if let Some(deadline) = self.deadline {
+                    drains.make_way(at, deadline);
                 }
                 Next::Retry { at, drains }
             }
@@ -291,7 +334,12 @@ impl<B> Job<B> {
 
     /// Whether the budget allows a retry after this outcome.
     fn afford(&mut self, outcome: &Outcome) -> bool {
-        is_free(outcome, &mut self.free_replays) || self.pay()
+        if is_free(outcome, &mut self.free_replays) {
+            // What was paid for a hedge that was never sent is not spent on this one.
+            self.token = None;
+            return true;
+        }
+        self.pay()
     }
 
     /// Makes sure that the next attempt has the body, though the last one may still be sending it.
@@ -331,7 +379,16 @@ impl<B> Job<B> {
                 head.extensions.insert(attempts);
                 Ok(Response::from_parts(head, body))
             }
-            Err(error) => Err(RetryError::new(attempts, error).into()),
+            Err(error) => Err(RetryError::new(attempts, self.of_all(error)).into()),
+        }
+    }
+
+    /// The last error speaks for the attempts before it, too: what one of them may have done is not undone by it.
+    fn of_all(&self, error: BoxError) -> BoxError {
+        match error.downcast::<Error>() {
+            Ok(ours) if self.maybe_processed => ours.with_unprocessed(false).into(),
+            Ok(ours) => ours,
+            Err(error) => error,
         }
     }
 

@@ -180,8 +180,9 @@ impl RetryPolicy {
     ///
     /// The first answer wins and the other attempt is cancelled; an error, or an answer that would be retried, does not win
     /// while the other attempt still runs. Where no further attempt is allowed, such an answer is kept, and returned should
-    /// the other end with an error. Only the first attempt of a request is hedged. A hedge counts as an attempt and draws on
-    /// the budget.
+    /// the other end with an error, or bring nothing for another such delay (at least a second). Only the first attempt of a
+    /// request is hedged, at that moment or not at all. A hedge counts as an attempt and draws on the budget, unless the
+    /// service had no room for it before the first attempt ended: then it is not sent.
     #[must_use]
     pub fn hedge(self, delay: impl Into<Option<Duration>>) -> Self {
         let delay = delay.into();

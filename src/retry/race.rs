@@ -8,7 +8,8 @@
 //! ```
 //!
 //! A response that would be retried if the other attempt were not the last one allowed is held in reserve: it is returned
-//! should that one end with an error.
+//! should that one end with an error, or bring nothing for as long as the hedge's delay, at least a second. A hedge that
+//! has not been sent when the first attempt ends is withdrawn.
 //!
 //! Answers are looked at before the clock, so that one that is there at the very instant of a limit counts. All limits
 //! share the caller's one timer.
@@ -77,6 +78,9 @@ where
             if let Poll::Ready(won) = self.as_mut().poll_answers(cx, job, now) {
                 return Poll::Ready(won);
             }
+            if let Some(won) = now.and_then(|now| self.as_mut().overdue(now)) {
+                return Poll::Ready(won);
+            }
             if now.is_some_and(|now| self.as_mut().hedge_if_due(job, now)) {
                 continue;
             }
@@ -105,6 +109,10 @@ where
             if let Poll::Ready(end) = polled {
                 let (service, number) = (first.service(), first.number());
                 this.first.set(None);
+                // One that still waits for room is withdrawn: sent now it would be a retry without a delay.
+                if this.hedge.take_if(|hedge| !hedge.is_called()).is_some() {
+                    job.withdraw();
+                }
                 let alone = this.hedge.is_none();
                 if let Some(counts) = job.weigh(end, number, alone, this.aside) {
                     return Poll::Ready((counts, service, this.aside.drains.take()));
@@ -133,8 +141,23 @@ where
     fn due(&self) -> Option<Instant> {
         let first = self.first.as_ref().and_then(Attempt::cut_at);
         let hedge = self.hedge.as_ref().and_then(|hedge| hedge.cut_at());
-        let dues = [first, hedge, self.hedge_at, self.aside.drains.until()];
+        let dues = [
+            first,
+            hedge,
+            self.hedge_at,
+            self.aside.drains.until(),
+            self.aside.reserve_until(),
+        ];
         dues.into_iter().flatten().min()
+    }
+
+    /// The answer in reserve, where the other attempt has brought nothing for too long.
+    fn overdue(self: Pin<&mut Self>, now: Instant) -> Option<Won<S, R>> {
+        let this = self.project();
+        let judged = this.aside.overdue(now)?;
+        let first = this.first.as_ref().as_pin_ref().map(|first| first.service());
+        let service = first.or_else(|| this.hedge.as_ref().map(|hedge| hedge.service()))?;
+        Some((judged, service, this.aside.drains.take()))
     }
 
     /// Once at most. True when there is a hedge now that wants to be polled.

@@ -237,6 +237,24 @@ async fn no_time_is_no_round_and_all_time_is_no_overflow() {
     assert_eq!(wait_for_status(Duration::MAX, call, |_| true).await.unwrap(), 7);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_timeout_beyond_the_clock_is_as_good_as_thirty_years() {
+    // W3
+    const YEAR: u64 = 86_400 * 365;
+    let before = now();
+    let wait = steady().hold(Duration::MAX).wait(
+        Duration::MAX,
+        |round: Round| async move {
+            assert_eq!(round.hold(), secs(30 * YEAR));
+            sleep(secs(29 * YEAR)).await;
+            Ok::<_, io::Error>(Reply::Value(()))
+        },
+        |()| true,
+    );
+    wait.await.unwrap();
+    assert_eq!(now() - before, secs(29 * YEAR));
+}
+
 proptest! {
     #[test]
     fn the_timeout_is_met_exactly(

@@ -125,3 +125,38 @@ async fn a_server_that_holds_for_as_long_as_it_is_told_is_asked_again_at_once() 
     );
     assert!(earlier.await.unwrap_err().rounds() < 14, "not held");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_is_told_not_to_hold_is_no_hot_loop() {
+    // W2: plain polling; the time on the way is no holding.
+    for (takes, rounds) in [(0, 10), (2, 10), (20, 10), (900, 10), (1_000, 10)] {
+        let wait = steady().hold(Duration::ZERO).wait(
+            secs(10),
+            |round: Round| async move {
+                assert_eq!(round.hold(), Duration::ZERO);
+                sleep(millis(takes)).await;
+                Ok::<_, io::Error>(Reply::<()>::Nothing)
+            },
+            |()| true,
+        );
+        let error = wait.await.unwrap_err();
+        assert!(error.rounds() <= rounds, "{takes} ms: {} rounds", error.rounds());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_allowed_beyond_the_hold_may_be_another() {
+    // W1
+    let before = now();
+    let mut rounds = Vec::new();
+    let wait = steady().hold(secs(10)).grace(secs(1)).wait(
+        secs(25),
+        |_| {
+            rounds.push((now() - before).as_secs());
+            pending::<io::Result<Reply<()>>>()
+        },
+        |()| true,
+    );
+    assert_eq!(wait.await.unwrap_err().rounds(), 3);
+    assert_eq!(rounds, [0, 11, 22]);
+}

@@ -120,6 +120,35 @@ async fn a_caller_that_leaves_does_not_stop_the_others() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_time_of_a_caller_that_has_left_counts_no_more() {
+    // W4
+    let (wait, log) = shared(&steady(), 5_000, 3);
+    let leaves = tokio::spawn(wait.wait(secs(100)));
+    let remains = tokio::spawn(wait.wait(secs(20)));
+    sleep(secs(1)).await;
+    leaves.abort();
+    assert_eq!(remains.await.unwrap().unwrap(), 3);
+    assert_eq!(log.rounds(), [(0, 30), (5, 15), (10, 10)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_poll_that_has_ended_is_joined_by_nobody_though_somebody_still_holds_it() {
+    // W4
+    let (wait, log) = shared(&steady(), 5_000, 1);
+    let mut held = tokio_test::task::spawn(wait.wait(secs(60)));
+    tokio_test::assert_pending!(held.poll());
+    assert_eq!(wait.wait(secs(60)).await.unwrap(), 1);
+    sleep(secs(10)).await;
+    assert_eq!(wait.wait(secs(60)).await.unwrap(), 1);
+    assert_eq!(
+        log.rounds(),
+        [(0, 30), (15, 30)],
+        "asked anew, not answered with what was"
+    );
+    assert_eq!(held.await.unwrap(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_caller_that_is_never_polled_again_does_not_stop_the_others() {
     // W4: it is held, not dropped, and was the one that drove.
     let (wait, log) = shared(&steady(), 5_000, 2);

@@ -230,6 +230,22 @@ async fn when_attempts_run_out_the_last_outcome_is_returned() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_error_is_unprocessed_only_where_every_attempt_was() {
+    // R13 P22: a first attempt that was reset may have been processed, whatever becomes of the second.
+    for (reset_first, expected) in [(true, false), (false, true)] {
+        let server = Server::new(move |number, _| async move {
+            match number {
+                1 if reset_first => Err(reset()),
+                _ => Err(h2pool::Error::connect("refused").into()),
+            }
+        });
+        let error = server.ask(&steady().max_attempts(2), get()).await.unwrap_err();
+        let ours = error.source().unwrap().downcast_ref::<h2pool::Error>().unwrap();
+        assert_eq!((ours.is_connect(), ours.is_unprocessed()), (true, expected));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn retries_say_how_many_went_before() {
     // R14
     let counts = |server: &Server, name: &str| -> Vec<Option<String>> {

@@ -255,6 +255,23 @@ async fn what_failed_beside_a_hedge_is_drained_like_any_other() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn no_drain_puts_a_retry_off_until_there_is_no_time_for_it() {
+    // R8 R11: neither the later one of two, nor one that ends right before the deadline.
+    let at_once = steady().random(|| 0.0);
+    let two = at_once.clone().hedge(millis(50)).deadline(millis(200));
+    let Drained { after, .. } = drained(two, 2, 70, 1_000, 30).await;
+    assert_eq!(after, millis(50 + 70));
+    tokio::time::advance(Duration::from_micros(500)).await;
+    for micros in [100_001, 100_900, 150_000, 199_999] {
+        let close = at_once.clone().deadline(Duration::from_micros(micros));
+        let Drained { after, .. } = drained(close, 1, 0, 1_000, 30).await;
+        assert!(after <= millis(5), "{micros} µs: {after:?}");
+    }
+    let Drained { after, .. } = drained(at_once.deadline(millis(250)), 1, 0, 1_000, 30).await;
+    assert!(after >= millis(100), "time for both: {after:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_response_that_says_it_is_long_is_not_read_at_all() {
     // R11
     let server = Server::new(|number, _| async move {

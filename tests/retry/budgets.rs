@@ -167,3 +167,26 @@ async fn nor_does_a_retry_or_a_hedge_cost_anything_that_the_service_had_no_room_
     assert!(timeout(millis(400), service.oneshot(get())).await.is_err());
     assert_eq!((server.count(), budget.available(&uri())), (3, 1));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_free_retry_spends_nothing_that_was_paid_for_a_hedge_that_was_not_sent() {
+    // R9 R15: the hedge waits for the one permit when the first attempt is refused.
+    for (unprocessed, left) in [(true, 1), (false, 0)] {
+        let budget = RetryBudget::new(0.0, 0).burst(1);
+        let policy = steady()
+            .hedge(millis(100))
+            .budget(budget.clone())
+            .classify_response(move |_| unprocessed.then(Outcome::unprocessed));
+        let policy = policy.max_attempts(2);
+        let server = Server::new(|number, _| async move {
+            pause(150).await;
+            Ok(answer(if number == 1 { 503 } else { 200 }))
+        });
+        let service = ServiceBuilder::new()
+            .layer(policy)
+            .concurrency_limit(1)
+            .service(server.clone());
+        service.oneshot(get()).await.unwrap();
+        assert_eq!((server.count(), budget.available(&uri())), (2, left));
+    }
+}

@@ -234,6 +234,51 @@ async fn the_last_attempt_is_waited_for_and_what_the_other_answered_is_not_lost(
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_the_first_answered_is_not_lost_where_the_budget_allows_no_more() {
+    // R13 R15 R9: the budget pays for the hedge, and for nothing else.
+    let cases: [(Script, u64, u16); 3] = [
+        (&[(150, 503), (300, 0)], 400, 503),
+        (&[(500, 0), (20, 503)], 500, 503),
+        (&[(150, 503), (300, 200)], 400, 200),
+    ];
+    for (script, time, status) in cases {
+        let (server, _) = server(script);
+        let policy = hedged().budget(RetryBudget::new(0.0, 0).burst(1));
+        let before = now();
+        let answer = server.ask(&policy, get()).await.unwrap();
+        assert_eq!((now() - before, answer.status().as_u16()), (millis(time), status));
+    }
+    // With a token left there is another attempt.
+    let (server, _) = server(&[(150, 503), (300, 0), (10, 200)]);
+    let policy = hedged().budget(RetryBudget::new(0.0, 0).burst(2));
+    assert_eq!(server.ask(&policy, get()).await.unwrap().status(), 200);
+    assert_eq!(server.times(), [0, 100, 800]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_in_reserve_is_not_kept_for_ever() {
+    // R13 R15: the last attempt hangs.
+    for (delay, time) in [(100, 150 + 1_000), (2_000, 2_500 + 2_000)] {
+        let (server, alive) = server(if delay == 100 {
+            &[(150, 503), (40_000, 200)]
+        } else {
+            &[(2_500, 503), (40_000, 200)]
+        });
+        let (before, base) = (now(), alive.count());
+        let policy = steady().hedge(millis(delay)).max_attempts(2);
+        let answer = server.ask(&policy, get()).await;
+        assert_eq!((now() - before, attempts(&answer)), (millis(time), 2));
+        let answer = answer.unwrap();
+        assert_eq!(answer.status(), 503);
+        assert_eq!(
+            answer.extensions().get::<Attempts>().unwrap().stop(),
+            Stop::Attempts
+        );
+        assert_eq!(alive.count(), base, "nothing is left running");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn each_has_the_attempts_time_limit() {
     // R15 R8
     let (server, _) = server(&[(10_000, 200), (10_000, 200), (10, 200)]);

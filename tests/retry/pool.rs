@@ -19,6 +19,8 @@ type Seen = Arc<Mutex<Vec<(u128, Bytes)>>>;
 /// What becomes of a stream.
 enum Act {
     Status(u16),
+    /// So many milliseconds later.
+    Late(u64, u16),
     Reset(h2::Reason),
     /// More than the client takes.
     LargeHead,
@@ -47,13 +49,17 @@ fn serve(builder: Builder, act: fn(usize) -> Act) -> (H2Pool, Seen) {
                     notes.push((at, Bytes::from(whole)));
                     notes.len()
                 };
-                match act(number) {
+                let act = act(number);
+                if let Act::Late(time, _) = act {
+                    pause(time).await;
+                }
+                match act {
                     Act::Reset(reason) => respond.send_reset(reason),
                     Act::LargeHead => {
                         let head = Response::builder().header("large", "x".repeat(12_000));
                         respond.send_response(head.body(()).unwrap(), true).unwrap();
                     }
-                    Act::Status(status) => {
+                    Act::Status(status) | Act::Late(_, status) => {
                         let head = Response::builder().status(status).body(()).unwrap();
                         let mut answer = respond.send_response(head, false).unwrap();
                         answer.send_data(Bytes::from_static(b"answer"), true).unwrap();
@@ -204,4 +210,19 @@ async fn headers_over_the_limit_are_asked_for_once() {
     let error = steady().layer(pool).oneshot(get()).await.unwrap_err();
     assert_eq!(Attempts::of_error(&*error).unwrap().stop(), Stop::Done);
     assert_eq!(seen.lock().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_in_reserve_does_not_hold_the_slot_that_the_hedge_waits_for_for_long() {
+    // R13 R15: one stream at a time, and the body of the 503 is not read.
+    let builder = H2Pool::builder().max_sessions(1).streams_per_session(1);
+    let (pool, seen) = serve(builder, |number| match number {
+        1 => Act::Late(150, 503),
+        _ => Act::Status(200),
+    });
+    let policy = steady().hedge(millis(100)).max_attempts(2);
+    let before = now();
+    let response = policy.layer(pool).oneshot(get()).await.unwrap();
+    assert_eq!((response.status().as_u16(), now() - before), (503, millis(1_150)));
+    assert_eq!(times(&seen), [0]);
 }

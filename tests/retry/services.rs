@@ -79,6 +79,35 @@ async fn a_hedge_that_waits_for_room_is_not_sent_at_the_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_hedge_that_waits_for_room_is_not_sent_at_once_when_the_first_has_failed() {
+    // R6 R7 R15: that would be a retry, and earlier than asked.
+    for (asked, second) in [(Some("5"), 5_150), (None, 350)] {
+        let server = Server::new(move |number, _| async move {
+            pause(150).await;
+            let mut response = answer(if number == 1 { 503 } else { 200 });
+            if let Some(asked) = asked {
+                response
+                    .headers_mut()
+                    .insert("retry-after", asked.parse().unwrap());
+            }
+            Ok(response)
+        });
+        let budget = RetryBudget::new(0.0, 0).burst(1);
+        let service = ServiceBuilder::new()
+            .layer(steady().hedge(millis(100)).max_attempts(2).budget(budget))
+            .concurrency_limit(1)
+            .service(server.clone());
+        let response = service.oneshot(get()).await.unwrap();
+        assert_eq!(
+            (response.status().as_u16(), server.times()),
+            (200, vec![0, second])
+        );
+        assert_eq!(response.extensions().get::<Attempts>().unwrap().count(), 2);
+        assert_eq!(server.calls()[1].headers["x-retry-count"], "1");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn during_the_back_off_the_permit_is_somebody_elses() {
     // R11 R12: a pool of size 1; the other request is served while the first one sleeps, and after it was dropped.
     let server = Server::new(|number, _| async move {
