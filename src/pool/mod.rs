@@ -46,7 +46,7 @@ use crate::clock;
 use crate::config::PoolConfig;
 use crate::error::{BoxError, Error};
 use crate::origin::{Key, Origin};
-use crate::session::{Body, Outgoing};
+use crate::session::Body;
 
 pub(crate) use self::core::Core;
 pub(crate) use self::fallback::Fallback;
@@ -281,10 +281,8 @@ impl<O: Key> Lease<O> {
         if self.lifeline.is_closed() {
             return Err(entry.name(self::core::closed()));
         }
-        let (mut parts, body) = request.into_parts();
-        service::complete(&mut parts, entry.key.origin())?;
-        let body = Outgoing::new(body, entry.core.config.replay_buffer);
-        let mut exchange = Exchange::new(self.lifeline, entry, parts, body);
+        let (parts, body) = request.into_parts();
+        let mut exchange = Exchange::new(self.lifeline, entry, parts, body)?;
         let (right, permit) = (self.right, self.permit);
         let ticket = match right.claim() {
             Some(slot) => Ticket::Held(Held { slot, permit }),

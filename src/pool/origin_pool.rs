@@ -27,7 +27,7 @@ use super::runtime::Runtime;
 use super::service::ResponseFuture;
 use crate::error::{BoxError, Error};
 use crate::origin::{Key, Origin};
-use crate::session::{Body, Outgoing};
+use crate::session::Body;
 use crate::state::{Caller, Failure};
 use crate::stats::{Left, Tally};
 
@@ -169,10 +169,8 @@ impl<O: Key> OriginPool<O> {
             Some(entry) => entry,
             None => self.lifeline.entry(&self.key)?,
         };
-        let (mut parts, body) = request.into_parts();
-        let body = Outgoing::new(body, entry.core.config.replay_buffer);
-        super::service::complete(&mut parts, self.key.origin())?;
-        Ok(Exchange::new(self.lifeline.clone(), entry, parts, body))
+        let (parts, body) = request.into_parts();
+        Exchange::new(self.lifeline.clone(), entry, parts, body)
     }
 
     /// A place in the queue, unless no slot is needed.

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Buf;
 use http::request::Parts;
 use http::{Request, Response, StatusCode, Version};
 
@@ -27,7 +28,8 @@ use super::fallback::RequestBody;
 use super::handle::Lifeline;
 use super::lease::Slot;
 use super::misdirected::Redirected;
-use crate::error::{Chain, Error, Kind};
+use super::service::complete;
+use crate::error::{BoxError, Chain, Error, Kind};
 use crate::origin::Key;
 #[cfg(feature = "http1")]
 use crate::session::H1Sending;
@@ -119,13 +121,21 @@ impl Sending {
 }
 
 impl<O: Key> Exchange<O> {
-    pub(super) fn new(
+    /// Of a request to the origin of `entry`, whatever its URI names.
+    pub(super) fn new<B>(
         lifeline: Arc<Lifeline<O>>,
         entry: Arc<Entry<O>>,
-        parts: Parts,
-        body: Option<Outgoing>,
-    ) -> Self {
-        Self {
+        mut parts: Parts,
+        body: B,
+    ) -> Result<Self, Error>
+    where
+        B: http_body::Body + Send + 'static,
+        B::Data: Buf + Send,
+        B::Error: Into<BoxError>,
+    {
+        complete(&mut parts, entry.key.origin())?;
+        let body = Outgoing::new(body, entry.core.config.replay_buffer);
+        Ok(Self {
             lifeline,
             entry,
             parts,
@@ -137,7 +147,7 @@ impl<O: Key> Exchange<O> {
             spared: 0,
             spared_early: 0,
             ambiguous: false,
-        }
+        })
     }
 }
 
@@ -440,6 +450,8 @@ impl<O: Key> Exchange<O> {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+    use http_body_util::Empty;
     use tokio_test::task::spawn;
 
     use super::*;
@@ -451,7 +463,7 @@ mod tests {
         let core = builder.connector(connector).core().unwrap();
         let entry = core.entry(&"https://a".parse().unwrap()).unwrap();
         let (parts, ()) = Request::get("https://a/").body(()).unwrap().into_parts();
-        Exchange::new(Lifeline::new(core), entry, parts, None)
+        Exchange::new(Lifeline::new(core), entry, parts, Empty::<Bytes>::new()).unwrap()
     }
 
     #[test]
@@ -476,7 +488,7 @@ mod tests {
     #[tokio::test]
     async fn an_origin_that_wants_http1_is_called_so_whatever_became_of_the_body() {
         // P26, P27, P41
-        let mut body = Outgoing::new(http_body_util::Full::<bytes::Bytes>::from("x"), 0).unwrap();
+        let mut body = Outgoing::new(http_body_util::Full::<Bytes>::from("x"), 0).unwrap();
         poll_fn(|cx| body.poll_frame(cx)).await.unwrap().unwrap();
         let mut exchange = exchange(Builder::new());
         exchange.body = Some(body);

@@ -28,10 +28,6 @@ pub(super) struct Running<O: Key> {
     stage: Stage<O>,
 }
 
-#[expect(
-    clippy::large_enum_variant,
-    reason = "the future is boxed as a whole, and this is its usual state"
-)]
 enum Stage<O: Key> {
     Ready(Ticket<O>),
     Sent(Sending),

@@ -16,7 +16,7 @@ use super::request::{Exchange, Ticket};
 use super::running::Running;
 use crate::error::{BoxError, Error};
 use crate::origin::{Key, Origin};
-use crate::session::{Body, Outgoing, unusable};
+use crate::session::{Body, unusable};
 
 /// The response to come. Dropped, the request is cancelled: it leaves the queue, or its stream is reset.
 #[must_use = "a future does nothing unless it is awaited"]
@@ -131,12 +131,10 @@ impl<O: Key> H2Pool<O> {
         B::Data: Buf + Send,
         B::Error: Into<BoxError>,
     {
-        let (mut parts, body) = request.into_parts();
+        let (parts, body) = request.into_parts();
         let key = O::from_parts(&parts)?;
         let entry = self.lifeline.entry(&key)?;
-        complete(&mut parts, key.origin())?;
-        let body = Outgoing::new(body, entry.core.config.replay_buffer);
-        Ok(Exchange::new(self.lifeline.clone(), entry, parts, body))
+        Exchange::new(self.lifeline.clone(), entry, parts, body)
     }
 }
 

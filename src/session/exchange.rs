@@ -43,7 +43,8 @@ pub(crate) struct Patience {
 /// A request whose response has not come. Dropped, it is cancelled.
 pub(crate) struct Sending {
     response: Option<ResponseFuture>,
-    upload: Option<Upload>,
+    /// Boxed, so that a request without one is moved at less cost.
+    upload: Option<Box<Upload>>,
     /// It had one.
     uploads: bool,
 
@@ -92,7 +93,7 @@ impl Sending {
         if early {
             session.control.meter.hand();
         }
-        let upload = body.map(|_| Upload::new(stream, length, patience.write));
+        let upload = body.map(|_| Box::new(Upload::new(stream, length, patience.write)));
         Ok(Self {
             tail: Some(Tail::new(session, response.stream_id().as_u32(), slot)),
             response: Some(response),
@@ -196,7 +197,10 @@ impl Sending {
     }
 
     /// What the response leaves of the upload, with the runtime that is to go on with it.
-    fn rest(&mut self, body: &mut Option<Outgoing>) -> Result<Option<(Handle, Upload, Outgoing)>, Error> {
+    fn rest(
+        &mut self,
+        body: &mut Option<Outgoing>,
+    ) -> Result<Option<(Handle, Box<Upload>, Outgoing)>, Error> {
         let mut upload = self.upload.take();
         if let (Some(queued), Some(tail)) = (&upload, &self.tail) {
             if queued.is_queued() && tail.control().meter.is_whole(tail.id()) {
@@ -214,7 +218,7 @@ impl Sending {
     fn deliver(
         &mut self,
         mut response: Response<RecvStream>,
-        rest: Option<(Handle, Upload, Outgoing)>,
+        rest: Option<(Handle, Box<Upload>, Outgoing)>,
     ) -> Response<Body> {
         let Some(tail) = self.settle() else {
             return response.map(|_| Body::empty());
@@ -297,7 +301,7 @@ pub(super) fn content_length(headers: &HeaderMap) -> Option<u64> {
 }
 
 /// The rest of an upload, after the response's headers. Its error shows in the response's body: the stream is reset.
-async fn finish_upload(upload: Upload, mut body: Outgoing, tail: Arc<Tail>) {
+async fn finish_upload(upload: Box<Upload>, mut body: Outgoing, tail: Arc<Tail>) {
     body.let_go();
     let mut rest = Rest {
         upload: Some(upload),
@@ -322,7 +326,7 @@ async fn finish_upload(upload: Upload, mut body: Outgoing, tail: Arc<Tail>) {
 /// An upload that outlives the response's head. Dropped before its end (its task was aborted, its body panicked, the
 /// runtime ended), the stream is reset: a server must not wait for what will never come.
 struct Rest {
-    upload: Option<Upload>,
+    upload: Option<Box<Upload>>,
     tail: Arc<Tail>,
 }
 
