@@ -5,15 +5,24 @@
 //! takes no more work. The waiter then stays ready; its call finds the slot gone and acquires again, before newcomers.
 //! Each session keeps the list of its holders, so that taking one back, or all, looks at nobody else.
 
+use super::session::Class;
 use super::waiters::Status;
 use super::{OriginState, SessionId, WaiterId};
 
 impl<C: Clone> OriginState<C> {
-    /// Turns a soft slot into a lease; `None` when it was taken back. Either way the waiter is gone.
+    /// Turns a soft slot into a lease; `None` when it was taken back, or is one that new work is to avoid (P19). Either
+    /// way the waiter is gone.
     pub fn firm_up(&mut self, id: WaiterId) -> Option<SessionId> {
-        match self.waiters.get(id)?.status {
+        let waiter = self.waiters.get(id)?;
+        let empty = waiter.empty;
+        match waiter.status {
             Status::Held(session) => {
                 let slot = self.let_go(id, session)?;
+                if self.is_avoided(slot, empty) {
+                    self.sessions[slot].in_use -= 1;
+                    self.refile(slot);
+                    return None;
+                }
                 Some(self.count_stream(slot))
             }
             Status::Revoked(_) => {
@@ -22,6 +31,12 @@ impl<C: Clone> OriginState<C> {
             }
             _ => None,
         }
+    }
+
+    /// Whether the session has still to answer, and another one has room.
+    fn is_avoided(&self, slot: usize, empty: bool) -> bool {
+        let session = &self.sessions[slot];
+        session.probe_by.is_some() && self.pick(session.group, empty, &Class::SOUND).is_some()
     }
 
     /// Gives a slot of a session with room to a waiter, softly.

@@ -255,3 +255,25 @@ fn readiness_is_never_refused_for_a_full_queue() {
     bench.release(session);
     assert_eq!(bench.claim(waiter), Claim::Ready);
 }
+
+#[test]
+fn a_soft_slot_of_a_session_that_has_to_answer_is_used_only_if_no_other_has_room() {
+    // P19, P29: the call acquires again, and gets the other.
+    for other_has_room in [false, true] {
+        let mut bench = Bench::new(|limits| (limits.max_sessions, limits.streams_per_session) = (2, 5));
+        let suspect = bench.serving(5);
+        let waiter = ready(&mut bench);
+        assert_eq!(bench.take(), suspect);
+        if other_has_room {
+            bench.run(|state, now| state.warm(caller(), 2, now));
+            bench.open(5);
+        }
+        bench.run(|state, now| state.park(suspect, now));
+        let firm = bench.run(|state, _| state.firm_up(waiter));
+        assert_eq!(firm.is_some(), !other_has_room);
+        assert_eq!(bench.claim(waiter), Claim::Gone);
+        if other_has_room {
+            assert_ne!(bench.take(), suspect);
+        }
+    }
+}
