@@ -108,6 +108,11 @@ fn host(uri: &Uri, connect: bool) -> Result<HeaderValue, Error> {
             "the request has neither a `host` header nor a URI with a host",
         ));
     };
+    let text = authority.as_str();
+    // A name alone, as most are.
+    if !connect && !text.bytes().any(|byte| matches!(byte, b':' | b'@')) {
+        return HeaderValue::from_str(text).map_err(unusable);
+    }
     let usual = usual_port(uri.scheme());
     let port = if connect {
         authority.port_u16().or(usual)
