@@ -42,8 +42,8 @@ pub trait Key: Clone + Eq + Hash + Send + Sync + 'static {
     /// Reads the key of a request from its head.
     ///
     /// # Errors
-    /// An error whose `is_config()` is true ([`Error::config`]) when the request names no origin, or lacks what else the key is
-    /// made of.
+    /// An error whose `is_config()` is true ([`Error::config`]) when the request names no origin, or lacks what else the
+    /// key is made of.
     fn from_parts(parts: &Parts) -> Result<Self, Error>;
 
     /// The origin that a connection for this key goes to.

@@ -64,7 +64,8 @@ impl PoolConfig {
         self
     }
 
-    /// How many threads serve name look-ups, unless a [`connector`](crate::Builder::connector) is given. Default 200, allowed 1..=10000.
+    /// How many threads serve name look-ups, unless a [`connector`](crate::Builder::connector) is given. Default 200,
+    /// allowed 1..=10000.
     #[must_use]
     pub fn blocking_threads(mut self, blocking_threads: usize) -> Self {
         self.blocking_threads = blocking_threads;
