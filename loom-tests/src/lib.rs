@@ -40,6 +40,8 @@ impl Handle for Name {
         self.clone()
     }
 
+    fn retire(&self) {}
+
     fn close(&self, reason: Reason) {
         lock(&self.told).push((self.name, Told::Close(reason)));
     }

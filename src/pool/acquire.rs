@@ -91,12 +91,9 @@ impl<O: Key> Entry<O> {
             let queue = if want.first { Queue::first } else { Queue::last };
             let queue = queue(self.clone(), caller);
             let slot = self.wait(queue, runtime, caller, waited.as_mut(), permit).await?;
-            let held = self.with_permit(slot, waited.as_mut(), permit).await?;
-            if self.serves_here(&held.slot) {
+            if let Some(held) = self.with_permit(slot, waited.as_mut(), permit).await? {
                 return Ok(held);
             }
-            // It came here while it waited for the permit, and the session's runtime stayed where it was (P36).
-            *permit = held.permit;
             want.first = true;
         }
     }
@@ -194,13 +191,14 @@ impl<O: Key> Entry<O> {
     }
 
     /// The pool-wide permit, for a caller that has its slot: the one that it kept, or another, first come first served
-    /// among those who ask (P15).
+    /// among those who ask (P15). `None`: the caller came here from another runtime, which the session stays on; it keeps
+    /// the permit, and asks for another slot (P36).
     pub(super) async fn with_permit(
         self: &Arc<Self>,
         slot: Slot<Self>,
         waited: Pin<&mut Waited>,
         kept: &mut Option<Permit>,
-    ) -> Result<Held<O>, Error> {
+    ) -> Result<Option<Held<O>>, Error> {
         let permit = match (kept.take(), &self.core.permits) {
             (None, Some(permits)) => {
                 let permit = match permits.clone().try_acquire_owned() {
@@ -211,7 +209,11 @@ impl<O: Key> Entry<O> {
             }
             (kept, _) => kept,
         };
-        Ok(Held { slot, permit })
+        if self.serves_here(&slot) {
+            return Ok(Some(Held { slot, permit }));
+        }
+        *kept = permit;
+        Ok(None)
     }
 
     async fn wait_permit(

@@ -145,7 +145,7 @@ impl<O: Key> Lifeline<O> {
         slot: Slot<Entry<O>>,
         waited: Pin<&mut Waited>,
         kept: &mut Option<Permit>,
-    ) -> Result<Held<O>, Error> {
+    ) -> Result<Option<Held<O>>, Error> {
         let entry = slot.env().clone();
         self.while_open(&entry, entry.with_permit(slot, waited, kept))
             .await

@@ -51,23 +51,33 @@ impl<O: Key> Exchange<O> {
         self.entry.tally.replayed();
         drop(response);
         // Where the response held a permit all the time, the request goes on with that: the others may all be held so.
-        let waited = pin!(Waited::new(true));
-        let own = self.lifeline.with_permit(own, waited, &mut self.permit);
-        own.await.map(Redirected::To)
+        let mut waited = pin!(Waited::new(true));
+        let held = self.lifeline.with_permit(own, waited.as_mut(), &mut self.permit);
+        let held = match held.await? {
+            Some(held) => held,
+            None => self.acquire_own(want, waited).await?,
+        };
+        Ok(Redirected::To(held))
     }
 
-    /// Another session of its own, for a request that lost the one it had: a shared one would answer as before.
+    /// Another session of its own, for a request that lost the one it had, or left its runtime: a shared one would answer as
+    /// before.
     pub(super) async fn acquire_own(
         &mut self,
         want: Want,
         mut waited: Pin<&mut Waited>,
     ) -> Result<Held<O>, Error> {
-        self.let_go();
-        let own = self
-            .lifeline
-            .acquire_own(&mut self.entry, want.empty, waited.as_mut())
-            .await?;
-        self.lifeline.with_permit(own, waited, &mut self.permit).await
+        loop {
+            self.let_go();
+            let own = self
+                .lifeline
+                .acquire_own(&mut self.entry, want.empty, waited.as_mut());
+            let own = own.await?;
+            let held = self.lifeline.with_permit(own, waited.as_mut(), &mut self.permit);
+            if let Some(held) = held.await? {
+                return Ok(held);
+            }
+        }
     }
 }
 

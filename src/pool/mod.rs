@@ -263,8 +263,9 @@ pub struct Lease<O: Key = Origin> {
 }
 
 impl<O: Key> Lease<O> {
-    /// Sends a request on the leased session, whatever origin its URI names. A session that was lost in the meantime is
-    /// exchanged for another, at the front of the queue; replays are the same as of [`H2Pool::request`].
+    /// Sends a request on the leased session, whatever origin its URI names. A session that was lost in the meantime, or
+    /// takes no more requests, is exchanged for another, at the front of the queue; replays are the same as of
+    /// [`H2Pool::request`].
     ///
     /// # Errors
     /// The same as of [`H2Pool::request`].

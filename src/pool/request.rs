@@ -176,7 +176,9 @@ impl<O: Key> Exchange<O> {
     fn at_once(&self, ticket: Ticket<O>) -> Result<Held<O>, Ticket<O>> {
         match ticket {
             Ticket::Held(held) => Ok(held),
-            Ticket::Slot(slot) if self.entry.core.permits.is_none() => Ok(Held { slot, permit: None }),
+            Ticket::Slot(slot) if self.entry.core.permits.is_none() && self.entry.serves_here(&slot) => {
+                Ok(Held { slot, permit: None })
+            }
             Ticket::Nothing if !self.lifeline.is_closed() && !self.entry.goes_elsewhere() => {
                 let acquired = self.entry.clone().try_acquire(self.want(false));
                 acquired.map_err(|_| Ticket::Nothing)
@@ -262,11 +264,9 @@ impl<O: Key> Exchange<O> {
             Ticket::Held(held) => return Ok(held),
             Ticket::Slot(slot) => {
                 let held = self.lifeline.with_permit(slot, waited.as_mut(), &mut self.permit);
-                let held = held.await?;
-                if self.entry.serves_here(&held.slot) {
+                if let Some(held) = held.await? {
                     return Ok(held);
                 }
-                self.permit = held.permit;
             }
             Ticket::Nothing | Ticket::Returning => {}
         }

@@ -22,8 +22,8 @@ pub trait Handle: Clone {
     /// What is left of it in the origin's table once it was told to close: enough to kill it.
     #[must_use]
     fn remnant(&self) -> Self;
-    /// No more requests: whoever has a slot and has not used it finds that out, and asks for another.
-    fn retire(&self) {}
+    /// No more requests: whoever has a slot and has not used it finds that out, and asks for another (P4).
+    fn retire(&self);
     /// No stream is left and none will come: end when the last reference goes.
     fn close(&self, reason: Reason);
     /// End now, with everything that runs on it.

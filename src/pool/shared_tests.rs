@@ -12,6 +12,8 @@ impl Handle for Name {
         Self
     }
 
+    fn retire(&self) {}
+
     fn close(&self, _: Reason) {}
 
     fn kill(&self, _: Reason) {}

@@ -1,10 +1,12 @@
 //! What failed, whom it fails, and how long nobody tries again (P9).
 //!
-//! A failed dial fails the waiters that it covered: all who wait where it went alone, as many as one session serves where
-//! others are under way too. Nobody fails while a live session can still serve them. Those behind share one redial after an
-//! exponential back-off, jittered between half and the whole of it. A session that ends before it served anything counts
-//! as a failed dial; since its callers had their slots already, they are tried again [`EARLY_ENDS`] times before they fail.
-//! A runtime that ends with its dials and sessions is nobody's failure.
+//! A failed dial fails the waiters that it covered when it was made: all who wait where it went alone, as many as one
+//! session serves where others may be under way too. Nobody fails while a live session can still serve them. Those behind
+//! share one redial after an exponential back-off, jittered between half and the whole of it; sessions of a caller's own
+//! (`own.rs`) wait for it too, and their failed dials lengthen it. A session that ends before it served anything counts as
+//! a failed dial; since its callers had their slots already, they are tried again [`EARLY_ENDS`] times before they fail.
+//! An answer in HTTP/1.1 that cannot be spoken here fails those who wait, but is no failure of the server: whoever comes
+//! next dials at once. A runtime that ends with its dials and sessions is nobody's failure.
 
 use std::time::Instant;
 
@@ -26,20 +28,15 @@ impl<C: Clone> OriginState<C> {
             return;
         };
         let group = dial.group;
+        if matches!(end, DialEnd::Failed(_)) {
+            self.note_failure(now);
+        }
         match (dial.own, end) {
-            (Some(waiter), end) => {
-                if matches!(end, DialEnd::Failed(_)) {
-                    self.note_failure(now);
-                }
-                self.end_own(waiter, group, end);
-            }
-            (None, DialEnd::Failed(cause)) => {
-                self.dial_failed(group, dial.covers, cause, now);
-            }
+            (Some(waiter), end) => self.end_own(waiter, group, end),
+            (None, DialEnd::Failed(cause)) => self.dial_failed(group, dial.covers, cause),
             (None, DialEnd::H1Only(cause)) => {
-                self.groups[group].warm = 0;
-                self.fail_covered(group, None, &Failure::Dial(cause));
-                // The server is well, and whoever comes next may look again at once; but nobody goes on looking.
+                self.dial_failed(group, None, cause);
+                // Whoever comes next may look again at once; but nobody goes on looking.
                 if self.wanted_dial(group).is_some() {
                     self.note_failure(now);
                 }
@@ -51,10 +48,9 @@ impl<C: Clone> OriginState<C> {
         self.replan(now);
     }
 
-    fn dial_failed(&mut self, group: usize, count: Option<u32>, cause: C, now: Instant) {
+    fn dial_failed(&mut self, group: usize, covers: Option<u32>, cause: C) {
         self.groups[group].warm = 0;
-        self.note_failure(now);
-        self.fail_covered(group, count, &Failure::Dial(cause));
+        self.fail_covered(group, covers, &Failure::Dial(cause));
     }
 
     /// A session ended or said GOAWAY before it served anything. Those who have not claimed their slots on it hung on it

@@ -64,7 +64,7 @@ pub enum Action {
     Wake(WaiterId),
     /// Open a connection.
     Dial(DialOrder),
-    /// The session takes no more requests: slots that were given out and not used are to be exchanged (P4).
+    /// The session takes no more requests, and slots of it are out: those that were not used are to be exchanged (P4).
     Retire(SessionId),
     /// The session has no streams left and takes no more: let it end.
     Close(SessionId, Reason),
@@ -161,7 +161,7 @@ pub struct OriginState<C> {
     dials: Slab<Dial>,
     /// Waiters in queues, over all groups.
     queued: u32,
-    /// Waiters for sessions of their own for which there is no room yet. One word, as there are rarely any (P39).
+    /// Waiters for sessions of their own for which no dial is under way yet. One word, as there are rarely any (P39).
     pending_own: Option<Box<Fifo>>,
     /// Callers that have a slot and wait for the pool-wide permit.
     permits_awaited: u32,

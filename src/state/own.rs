@@ -1,7 +1,8 @@
 //! Sessions for one caller alone, who was misdirected on a shared one (P23).
 //!
 //! They drain from the start and count among those that do, which are bounded: who finds no room waits in a list of its
-//! own until one of those has ended. A request with a body waits for SETTINGS that allow it, too.
+//! own until one of those has ended. Nor is anybody dialed for before the origin's back-off has passed (P9). A request with
+//! a body waits for SETTINGS that allow it, too.
 //!
 //! ```text
 //!   Pending ── room ──▶ Dialing ── connected (with a body: SETTINGS) ──▶ granted
@@ -34,7 +35,7 @@ impl<C: Clone> OriginState<C> {
         self.waiters.push_back(pending, waiter.slot);
     }
 
-    /// Those for whom there is no room, the oldest first.
+    /// Those for whom there is no room, or not yet, the oldest first.
     pub(super) fn pending_own(&self) -> impl Iterator<Item = u32> + '_ {
         let pending = self.pending_own.as_deref().copied().unwrap_or_default();
         self.waiters.iter(pending)
@@ -54,13 +55,14 @@ impl<C: Clone> OriginState<C> {
         }
     }
 
-    /// Dials for those for whom there is room, the oldest first: called where a dial or a session has made some. Looks at
-    /// all who wait for it, as their groups differ.
+    /// Dials for those for whom there is room, the oldest first: called where a dial or a session has made some, or the
+    /// back-off is over. Looks at all who wait for it, as their groups differ.
     pub(super) fn dial_own(&mut self, now: Instant) {
         let mut next = self.pending_own.as_ref().and_then(|pending| pending.head());
-        // Nobody is dialed for before the back-off has passed (P9).
-        if let Some(retry_at) = self.plan.retry_at.filter(|at| next.is_some() && *at > now) {
-            return self.arm(Some(retry_at));
+        if next.is_some() {
+            if let Some(retry_at) = self.plan.retry_at.filter(|at| *at > now) {
+                return self.arm(Some(retry_at));
+            }
         }
         while let Some(slot) = next {
             next = self.waiters.after(slot);

@@ -7,8 +7,9 @@
 //! ```
 //!
 //! A dial under way covers as many waiters as this origin's server last allowed per session, and a session whose SETTINGS
-//! are not here yet as many as it has slots left. Some dials go **alone**: the first to an origin of which nothing is
-//! known, and every dial after a failure (`failures.rs`) until a session has served something again.
+//! are not here yet as many as it has slots left. Some dials go **alone**, and cover everybody: the first to an origin of
+//! which nothing is known, and every dial after a failure (`failures.rs`) until a session has served something again. How
+//! many a dial covers is settled when it is made: those fail with it.
 
 use std::time::{Duration, Instant};
 
@@ -50,7 +51,7 @@ pub(super) struct Dial {
     pub(super) group: usize,
     pub(super) runtime: RuntimeId,
     pub(super) started: Instant,
-    /// So many of those who wait hang on it; `None`, as it goes alone: all of them.
+    /// So many of those who wait fail with it; `None`, as it goes alone: all of them.
     pub(super) covers: Option<u32>,
     /// It offers only `http/1.1`.
     pub(super) h1_only: bool,
@@ -260,7 +261,7 @@ impl<C: Clone> OriginState<C> {
                 return Some(runtime);
             }
         }
-        // Where the runtime of the last who waited is gone, the others may live as long as their sessions.
+        // Where the runtime of the last who waited is gone, those that drive sessions live.
         let runtime = group.runtime_hint.or_else(|| self.runtime_of_sessions(slot))?;
         // Each dial that is more than the waiters need replaces a session that retires.
         let replaced = group.dialing + self.replacements(slot) >= needed + group.retiring;
@@ -273,6 +274,7 @@ impl<C: Clone> OriginState<C> {
         (!enough).then_some(runtime)
     }
 
+    /// A runtime that drives a session of the group.
     fn runtime_of_sessions(&self, slot: usize) -> Option<RuntimeId> {
         let mut sessions = self.sessions.iter().map(|(_, session)| session);
         let session = sessions.find(|session| session.group == slot && session.phase == Phase::Active);
@@ -327,8 +329,9 @@ impl<C: Clone> OriginState<C> {
         group.active + group.dialing + group.draining >= self.bound().saturating_mul(2)
     }
 
-    /// Where sessions that drain for as long as they like leave no room for those who wait, the one that began first ends
-    /// [`backoff_max`](super::Limits::backoff_max) after that (P5, P14).
+    /// Where sessions that drain for as long as they like leave no room for those who wait, one of them is killed, at the
+    /// earliest [`backoff_max`](super::Limits::backoff_max) after it began to drain: one that has no streams and was told to
+    /// end, but does not, before the one that began first (P5, P14).
     fn make_room(&mut self, slot: usize, now: Instant) {
         let full = self.is_below_bound(slot) && self.is_crowded(slot);
         if !full || self.needed_dials(slot) <= self.groups[slot].dialing {
@@ -339,10 +342,10 @@ impl<C: Clone> OriginState<C> {
             // The others end by themselves.
             draining && session.drain_by.is_none()
         };
-        let oldest = self.sessions.iter().filter(draining);
-        // One that was killed makes room, and one without streams, that was only told to end, should have made some.
-        let oldest = oldest.min_by_key(|(_, session)| (!session.killed, !session.told, session.drains_since));
-        let Some((oldest, session)) = oldest.filter(|(_, session)| !session.killed) else {
+        let first = self.sessions.iter().filter(draining);
+        let first = first.min_by_key(|(_, session)| (!session.killed, !session.told, session.drains_since));
+        // One that was killed already makes room.
+        let Some((first, session)) = first.filter(|(_, session)| !session.killed) else {
             return;
         };
         let due = session
@@ -350,7 +353,7 @@ impl<C: Clone> OriginState<C> {
             .and_then(|since| super::after(since, Some(self.limits.backoff_max)));
         match due {
             Some(due) if due > now => self.arm(Some(due)),
-            _ => self.tell_kill(oldest, session.reason.unwrap_or(Reason::Closed)),
+            _ => self.tell_kill(first, session.reason.unwrap_or(Reason::Closed)),
         }
     }
 

@@ -3,8 +3,9 @@
 //! ```text
 //!            SETTINGS            GOAWAY, age, idle, retired, close
 //!   fresh ───────────▶ ready ─────────────────────────────────────▶ draining ──▶ (removed)
-//!     │                  ▲│ held: stalled, refused twice              in use = 0: told to close
-//!     └── empty bodies   └┘ suspect: an unanswered cancel             drain deadline: killed
+//!     │                  ▲│ held: stalled, refused twice              in use > 0: told to retire
+//!     └── empty bodies   └┘ suspect: an unanswered cancel             in use = 0: told to close
+//!                                                                     drain deadline: killed
 //! ```
 
 use std::time::Instant;

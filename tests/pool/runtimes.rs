@@ -36,6 +36,11 @@ fn warm(runtime: &Runtime) -> (H2Pool, Peer) {
     (pool, peer)
 }
 
+/// The origin of a server.
+fn origin_of(server: &Server) -> Origin {
+    origin(&format!("https://{}", server.addr()))
+}
+
 /// Polls it once, by hand.
 fn poll_once<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
     future.poll(&mut Context::from_waker(&noop_waker()))
@@ -188,8 +193,7 @@ fn a_request_that_moves_to_another_runtime_after_its_grant_is_served_there() {
     let server = Server::builder().h2_max_streams(1).start_on_own_thread();
     let pool = tls().max_sessions(1).build().unwrap();
     let (here, there) = (single(), single());
-    let key = origin(&format!("https://{}", server.uri("/").authority().unwrap()));
-    let lease = here.block_on(pool.acquire(&key)).unwrap();
+    let lease = here.block_on(pool.acquire(&origin_of(&server))).unwrap();
     here.block_on(eventually("SETTINGS", || pool.sessions()[0].limit == 1));
     let mut request = tokio_test::task::spawn(pool.request(get(server.uri("/bytes/1"))));
     here.block_on(async {
@@ -203,17 +207,65 @@ fn a_request_that_moves_to_another_runtime_after_its_grant_is_served_there() {
 
 #[test]
 fn a_service_that_was_ready_on_another_runtime_is_served_where_it_is_called() {
-    // P29, P36: the slot that it held is one on a session that stands still.
+    // P29, P36: the slot that it held is one on a session that stands still. Whether it moves before the call or after.
+    for moves_first in [true, false] {
+        let server = Server::builder().start_on_own_thread();
+        let pool = tls().build().unwrap();
+        let (here, there) = (single(), single());
+        let mut service = pool.origin(origin_of(&server));
+        here.block_on(service.ready()).unwrap();
+        let request = get(server.uri("/bytes/1"));
+        let called = if moves_first { &there } else { &here };
+        let answer = {
+            let _called = called.enter();
+            service.call(request)
+        };
+        let answer = there.block_on(within("an answer", answer));
+        assert_eq!(answer.unwrap().status(), 200);
+        assert_eq!(pool.stats().sessions_active, 2);
+    }
+}
+
+#[test]
+fn who_moves_while_it_waits_for_a_permit_is_served_where_it_is() {
+    // P15, P36: it had its slot before, on a session that stands still.
     let server = Server::builder().start_on_own_thread();
-    let pool = tls().build().unwrap();
+    let pool = tls().limit_concurrency(1).build().unwrap();
     let (here, there) = (single(), single());
-    let authority = server.uri("/").authority().unwrap().clone();
-    let mut service = pool.origin(origin(&format!("https://{authority}")));
-    here.block_on(service.ready()).unwrap();
-    let answer =
-        there.block_on(async { within("an answer", service.call(get(server.uri("/bytes/1")))).await });
+    let lease = here.block_on(pool.acquire(&origin_of(&server))).unwrap();
+    let mut request = tokio_test::task::spawn(pool.request(get(server.uri("/bytes/1"))));
+    here.block_on(async { assert!(request.poll().is_pending()) });
+    assert_eq!((pool.stats().streams, pool.stats().waiters), (2, 1));
+    drop(lease);
+    let answer = there.block_on(within("an answer", request.into_inner()));
     assert_eq!(answer.unwrap().status(), 200);
-    assert_eq!(pool.stats().sessions_active, 2);
+}
+
+#[test]
+fn who_moves_while_a_session_of_its_own_waits_for_the_permit_gets_another() {
+    // P15, P23, P36
+    let server = Server::builder().start_on_own_thread();
+    let pool = tls().limit_concurrency(1).build().unwrap();
+    let (here, there) = (single(), single());
+    let key = origin_of(&server);
+    let mut request = tokio_test::task::spawn(pool.request(get(server.uri("/status/421"))));
+    let lease = here.block_on(async {
+        join(fetch(&pool, get(server.uri("/")))).await.unwrap();
+        assert!(request.poll().is_pending());
+        let leasing = pool.clone();
+        let lease = tokio::spawn(async move { leasing.acquire(&key).await });
+        eventually("its session waits for the permit that the lease has", || {
+            assert!(request.poll().is_pending());
+            let stats = pool.stats();
+            lease.is_finished() && (stats.sessions_draining, stats.waiters) == (1, 1)
+        })
+        .await;
+        join(lease).await.unwrap()
+    });
+    drop(lease);
+    let answer = there.block_on(within("an answer", request.into_inner()));
+    assert_eq!(answer.unwrap().status(), 421);
+    assert_eq!(server.counts().accepted, 3);
 }
 
 /// A single-thread runtime with a clock of its own, which jumps to the next timer when nothing else is to be done.
