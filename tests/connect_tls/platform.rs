@@ -1,8 +1,12 @@
 //! The platform's verifier, in processes whose trust store the test chooses.
 #![cfg(target_os = "linux")]
 
-use h2pool::Origin;
-use h2pool::connect::{Offer, TlsConnector};
+use std::pin::pin;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use h2pool::connect::{Offer, TlsConnector, from_fn};
+use h2pool::{Error, Origin};
 use http::Version;
 
 use crate::certs::{Tls, certs};
@@ -70,4 +74,23 @@ async fn a_system_without_trust_store_is_a_configuration_error() {
     let server = Server::start(Tls::any().server()).await;
     let test = "platform::a_system_without_trust_store_is_a_configuration_error";
     in_a_process_that_trusts("", test, server.port).await;
+}
+
+#[test]
+fn a_runtime_that_stands_still_keeps_the_platforms_verifier_from_no_other() {
+    // P36: it stands still while one of its dials has the verifier loaded.
+    let runtime = || {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        builder.enable_all().build().unwrap()
+    };
+    let connector = TlsConnector::platform().over(from_fn(|_: &Origin, _| {
+        std::future::ready(Err(Error::connect("this far")))
+    }));
+    let origin = Origin::https("localhost", 443).unwrap();
+    let (still, other) = (runtime(), runtime());
+    let mut first = pin!(dial(&connector, &origin, Offer::Any));
+    still.block_on(async { assert!(first.as_mut().now_or_never().is_none()) });
+    let second =
+        async { tokio::time::timeout(Duration::from_secs(20), dial(&connector, &origin, Offer::Any)).await };
+    assert!(other.block_on(second).expect("it is loaded").is_err());
 }

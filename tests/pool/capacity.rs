@@ -1,9 +1,12 @@
 //! How many sessions and streams there are, and which session takes a request (P1, P2, P5–P8).
 
+use std::time::Duration;
+
 use h2pool::{Balance, ConnectionInfo, H2Pool};
 use http::{Method, Request};
 use http_body_util::{BodyExt, Empty};
 
+use crate::support::peer::code;
 use crate::support::server::Server;
 use crate::util::*;
 
@@ -233,4 +236,27 @@ async fn a_dial_outlives_its_caller() {
 
 async fn join_aborted<T>(task: tokio::task::JoinHandle<T>) -> bool {
     task.await.is_err_and(|error| error.is_cancelled())
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_drains_without_a_limit_makes_room_after_a_while() {
+    // P5, P14, P18: after the 2 s that `drain_timeout` tells of.
+    let builder = H2Pool::builder().max_sessions(1).drain_timeout(Duration::ZERO);
+    let (pool, mut net) = net(builder);
+    let mut draining = Vec::new();
+    for _ in 0..2 {
+        let request = fetch(&pool, get(uri("https://a/long")));
+        let mut peer = net.ready_peer(10).await;
+        let stream = peer.next_headers().await.stream;
+        peer.send_headers(stream, 200, false).await;
+        settle().await;
+        peer.send_goaway(stream, code::NO_ERROR, b"").await;
+        settle().await;
+        draining.push((request, peer));
+    }
+    let _next = fetch(&pool, get(uri("https://a/next")));
+    let (oldest, _peer) = draining.remove(0);
+    let (ended, took) = timed(join(oldest)).await;
+    assert!(ended.is_err());
+    assert_eq!(took.as_millis().div_ceil(100), 20, "{took:?}");
 }

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2pool::{Error, H2Pool, RequestBody};
@@ -108,6 +109,30 @@ async fn all_who_wait_for_the_first_look_are_served_by_it() {
         .await
         .unwrap();
     assert_eq!(read(response).await.unwrap().body, "POST https://a/relative x");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_in_http1_is_no_failure_to_be_waited_for() {
+    // P9, P27: each request looks anew where the answer is not remembered, as it is not authenticated, or may not be.
+    for remembered in [false, true] {
+        let ttl = Duration::from_secs(if remembered { 60 } else { 0 });
+        let (builder, _) = with_fallback(H2Pool::builder().h1_only_ttl(ttl));
+        let (pool, mut net) = net(builder);
+        let network = tokio::spawn(async move {
+            while let Some(dial) = net.next_dial().await {
+                drop(dial.authenticated(remembered).accept(Version::HTTP_11));
+            }
+        });
+        let six = async {
+            for _ in 0..6 {
+                join(fetch(&pool, get(uri("https://a/")))).await.unwrap();
+            }
+        };
+        let ((), took) = timed(six).await;
+        assert!(took < Duration::from_millis(50), "{took:?}");
+        assert_eq!(pool.stats().dials_failed, 0);
+        network.abort();
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -12,6 +12,7 @@ use h2pool::{Error, H2Pool, Origin};
 use http::Version;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinHandle;
 
 use crate::support::peer::Peer;
 use crate::support::within;
@@ -103,13 +104,18 @@ impl Wake for Bomb {
     }
 }
 
+/// Polls what has to wait; whoever wakes it later panics.
+fn wait_with_a_bomb<F: Future>(waits: Pin<&mut F>) {
+    let waker = Waker::from(Arc::new(Bomb));
+    assert!(waits.poll(&mut Context::from_waker(&waker)).is_pending());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_waker_that_panics_costs_the_origin_no_dial() {
     // P8, P14: what was decided with the wake-up is done all the same.
     let (pool, mut net) = net(H2Pool::builder().max_sessions(2));
     let mut first = Box::pin(pool.request(post(uri("https://a/1"), "x")));
-    let waker = Waker::from(Arc::new(Bomb));
-    assert!(first.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    wait_with_a_bomb(first.as_mut());
     let _second = tokio::spawn(pool.request(post(uri("https://a/2"), "x")));
     settle().await;
     // One stream: the first is woken, and a dial is ordered for the second.
@@ -129,8 +135,7 @@ async fn a_waker_that_panics_costs_no_other_wake_up() {
     // P12, P14: be they ever so many.
     let (pool, mut net) = net(H2Pool::builder().max_sessions(1));
     let mut first = Box::pin(pool.request(get(uri("https://a/"))));
-    let waker = Waker::from(Arc::new(Bomb));
-    assert!(first.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    wait_with_a_bomb(first.as_mut());
     let request = || tokio_test::task::spawn(pool.request(get(uri("https://a/"))));
     let mut others: Vec<_> = (0..200).map(|_| request()).collect();
     for other in &mut others {
@@ -139,6 +144,63 @@ async fn a_waker_that_panics_costs_no_other_wake_up() {
     drop(net.dial().await);
     pass(1.0).await;
     assert!(others.iter().all(|other| other.is_woken()));
+}
+
+/// A request to which its server has sent the head of its response, and the stream; the session has no room for another.
+async fn running(pool: &H2Pool, net: &mut Net) -> (JoinHandle<Result<Read, Error>>, Peer, u32) {
+    let request = fetch(pool, get(uri("https://running/")));
+    let mut peer = net.ready_peer(1).await;
+    let stream = peer.next_headers().await.stream;
+    peer.send_headers(stream, 200, false).await;
+    settle().await;
+    (request, peer, stream)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_waker_that_panics_as_a_session_opens_leaves_it_to_others() {
+    // P14, P16
+    let builder = H2Pool::builder().idle_timeout(Duration::from_secs(5));
+    let (pool, mut net) = net(builder.max_sessions(1));
+    let key = origin("https://a");
+    let mut first = Box::pin(pool.acquire(&key));
+    wait_with_a_bomb(first.as_mut());
+    let second = fetch(&pool, get(uri("https://a/")));
+    let mut peer = net.ready_peer(10).await;
+    peer.answer_one(b"ok").await.unwrap();
+    join(second).await.unwrap();
+    drop(first);
+    peer.until_closed().await;
+    assert_eq!(pool.stats().sessions_opened, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_waker_that_panics_at_settings_ends_no_session_of_others() {
+    // P3, P11
+    let (pool, mut net) = net(H2Pool::builder().max_sessions(1));
+    let (request, mut peer, stream) = running(&pool, &mut net).await;
+    let key = origin("https://running");
+    let mut waits = Box::pin(pool.acquire(&key));
+    wait_with_a_bomb(waits.as_mut());
+    peer.send_settings(&streams(2)).await;
+    settle().await;
+    peer.send_data(stream, b"all of it", true).await;
+    assert_eq!(join(request).await.unwrap().body, "all of it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_waker_that_panics_in_the_timer_ends_no_session_of_others() {
+    // P16, P36
+    let builder = H2Pool::builder().connect_timeout(Duration::from_secs(1));
+    let (pool, mut net) = net(builder);
+    let (request, mut peer, stream) = running(&pool, &mut net).await;
+    let key = origin("https://a");
+    let mut waits = Box::pin(pool.acquire(&key));
+    wait_with_a_bomb(waits.as_mut());
+    // It allows nothing, and by its deadline whoever waits for it fails.
+    let _useless = net.ready_peer(0).await;
+    pass(5.0).await;
+    peer.send_data(stream, b"all of it", true).await;
+    assert_eq!(join(request).await.unwrap().body, "all of it");
 }
 
 /// Panics when it is dropped.

@@ -287,6 +287,29 @@ async fn many_that_are_misdirected_make_no_storm_of_failing_dials() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn many_that_are_misdirected_one_after_the_other_wait_for_the_back_off() {
+    // P9, P23: each dial for a session of its own fails.
+    let (pool, mut net, mut shared) = serving(H2Pool::builder(), 10).await;
+    let server = tokio::spawn(async move {
+        while let Some((stream, _)) = shared.next_complete().await {
+            shared.respond(stream, 421, b"").await;
+        }
+    });
+    let network = tokio::spawn(async move { while net.next_dial().await.is_some() {} });
+    let hundred = async {
+        for _ in 0..100 {
+            let answer = join(fetch(&pool, get(uri("https://a/")))).await.unwrap();
+            assert_eq!(answer.status, 421);
+        }
+    };
+    let ((), took) = timed(hundred).await;
+    assert_eq!(pool.stats().dials_failed, 100);
+    assert!(took > Duration::from_secs(90), "{took:?}");
+    server.abort();
+    network.abort();
+}
+
+#[tokio::test(start_paused = true)]
 async fn no_more_wait_for_sessions_of_their_own_than_may_wait() {
     // P13, P23, P40
     let builder = H2Pool::builder().max_sessions(1).max_waiters(2);

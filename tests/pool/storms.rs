@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use h2pool::H2Pool;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use tokio::runtime::Builder;
@@ -53,13 +54,23 @@ async fn cancellations_leak_no_permit() {
 
 #[test]
 fn runtimes_come_and_go_with_requests_in_flight() {
-    // P14, P36: each thread makes runtimes of both kinds, uses the one pool, and drops them in the middle of it.
+    // P14, P36
+    runtimes_come_and_go(&tls().max_sessions(2).build().unwrap());
+}
+
+#[test]
+fn runtimes_that_come_and_go_leave_no_permit_behind() {
+    // P14, P15, P36
+    runtimes_come_and_go(&tls().max_sessions(2).limit_concurrency(4).build().unwrap());
+}
+
+/// Each thread makes runtimes of both kinds, uses the one pool, and drops them in the middle of it.
+fn runtimes_come_and_go(pool: &H2Pool) {
     let server = Server::builder().h2_max_streams(4).start_on_own_thread();
-    let pool = tls().max_sessions(2).build().unwrap();
     let (served, lost) = (AtomicUsize::new(0), AtomicUsize::new(0));
     std::thread::scope(|scope| {
         for thread in 0..3 {
-            let (pool, server, served, lost) = (&pool, &server, &served, &lost);
+            let (server, served, lost) = (&server, &served, &lost);
             scope.spawn(move || {
                 let mut random = SmallRng::seed_from_u64(thread);
                 for _ in 0..8 {

@@ -11,6 +11,11 @@ impl Sim {
     /// Settles everything that is under way, again and again, with time in between. Then everybody who waited must
     /// have an answer, and once all is given back nothing may be left.
     pub fn finish(mut self, well: bool) {
+        self.settle(well);
+        self.leave();
+    }
+
+    pub(super) fn settle(&mut self, well: bool) {
         let patience = 20 + 3 * self.waiters.len() as u64;
         for round in 0..patience {
             if round > 2 && !self.anybody_waits() {
@@ -32,7 +37,6 @@ impl Sim {
             "somebody waits for ever: {:#?}",
             self.state
         );
-        self.leave();
     }
 
     fn anybody_waits(&self) -> bool {
@@ -41,7 +45,7 @@ impl Sim {
     }
 
     /// Every dial opens a session, which serves everybody who is granted a slot.
-    fn settle_well(&mut self) {
+    pub(super) fn settle_well(&mut self) {
         for session in std::mem::take(&mut self.told) {
             self.perform(false, |sim| sim.lose(session));
         }
@@ -94,8 +98,8 @@ impl Sim {
         self.sessions.retain(|id| *id != session);
     }
 
-    /// Everybody goes home.
-    fn leave(mut self) {
+    /// Nobody waits any more, and nobody holds anything.
+    pub(super) fn give_back_all(&mut self) {
         while !self.waiters.is_empty() {
             self.step(Op::Cancel(0));
         }
@@ -105,6 +109,11 @@ impl Sim {
         while self.permits > 0 {
             self.step(Op::PermitSettled);
         }
+    }
+
+    /// Everybody goes home.
+    fn leave(mut self) {
+        self.give_back_all();
         for session in self.sessions.clone() {
             let now = self.now;
             self.perform(false, |sim| {

@@ -13,6 +13,8 @@ mod finish;
 mod model;
 mod ops;
 mod promises;
+#[cfg(test)]
+mod quiet;
 mod shell;
 
 use std::sync::OnceLock;
@@ -48,4 +50,16 @@ pub fn play(limits: Limits, ops: impl IntoIterator<Item = Op>, well: bool) {
         sim.step(op);
     }
     sim.finish(well);
+}
+
+/// Plays the operations, all but the origin's closing, and a long quiet use after them.
+#[cfg(test)]
+pub fn play_on(limits: Limits, ops: impl IntoIterator<Item = Op>) {
+    let mut sim = Sim::new(limits);
+    for op in ops {
+        if !matches!(op, Op::Close(_)) {
+            sim.step(op);
+        }
+    }
+    sim.live_on();
 }

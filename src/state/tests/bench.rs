@@ -151,6 +151,12 @@ impl Bench {
         }
     }
 
+    /// Asks for a session of its own, which it may.
+    pub(super) fn queue_own(&mut self, caller: Caller) -> WaiterId {
+        self.run(|state, now| state.acquire_own(caller, now))
+            .expect("there is a place")
+    }
+
     pub(super) fn queue_many(&mut self, count: usize) -> Vec<WaiterId> {
         (0..count).map(|_| self.queue()).collect()
     }

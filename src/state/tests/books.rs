@@ -276,12 +276,8 @@ fn a_runtime_that_ends_takes_its_own_sessions_along_and_no_others() {
 fn a_session_of_ones_own_is_dialed_again_only_where_there_is_room() {
     // P23, P36: the waiter moved on, its runtime ended, and where it is now there are as many as may be.
     let mut bench = Bench::new(|limits| limits.max_sessions = 1);
-    let theirs = bench
-        .run(|state, now| state.acquire_own(on(2), now))
-        .expect("room");
-    let waiter = bench
-        .run(|state, now| state.acquire_own(on(1), now))
-        .expect("room");
+    let theirs = bench.queue_own(on(2));
+    let waiter = bench.queue_own(on(1));
     let (other, dial) = (bench.dial(), bench.dial());
     bench.run(|state, now| state.moved(waiter, on(2), || now));
     bench.run(|state, now| state.handle_dial_ended(dial, DialEnd::Aborted, now));

@@ -190,9 +190,7 @@ fn a_caller_who_wants_a_session_of_its_own_on_a_runtime_that_ended_is_not_dialed
     // P23, P36
     let mut bench = Bench::new(|_| {});
     bench.serving(10);
-    let own = bench
-        .run(|state, now| state.acquire_own(caller(), now))
-        .expect("room");
+    let own = bench.queue_own(caller());
     bench.end(DialEnd::Aborted);
     assert!(bench.dials.is_empty());
     assert_eq!(bench.claim(own), Claim::Failed(Failure::Useless(Reason::Lost)));
@@ -203,9 +201,7 @@ fn a_caller_who_moved_on_gets_its_own_session_dialed_for_where_it_is() {
     // P23, P36
     let mut bench = Bench::new(|_| {});
     bench.serving(10);
-    let own = bench
-        .run(|state, now| state.acquire_own(caller(), now))
-        .expect("room");
+    let own = bench.queue_own(caller());
     bench.run(|state, now| {
         state.moved(
             own,
@@ -227,9 +223,7 @@ fn closing_settles_a_caller_who_wants_a_session_of_its_own_once() {
     // P20, P23
     let mut bench = Bench::new(|_| {});
     bench.serving(10);
-    let own = bench
-        .run(|state, now| state.acquire_own(caller(), now))
-        .expect("room");
+    let own = bench.queue_own(caller());
     bench.run(|state, now| state.close(now, None));
     bench.run(|state, now| state.close(now, None));
     bench.fail("late");

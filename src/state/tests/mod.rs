@@ -14,6 +14,7 @@ mod model;
 mod own;
 mod plan;
 mod protocol;
+mod room;
 mod sequences;
 mod soft;
 mod timeouts;

@@ -25,6 +25,20 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 100,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn whatever_happened_life_goes_on((limits, ops, _) in lives()) {
+        // P10, P11, P14, P16, P17
+        sim::play_on(limits, ops);
+    }
+}
+
 #[test]
 fn bytes_of_any_length_are_a_life() {
     // What the fuzzer feeds; whole operations only.

@@ -1,16 +1,14 @@
 //! Sessions of a caller's own, for misdirected requests (P23).
 
 use super::super::{Claim, DialEnd, Failure, Reason, RuntimeId};
-use super::bench::{Bench, caller, on, secs, with_body};
+use super::bench::{Bench, caller, ms, on, secs, with_body};
 
 #[test]
 fn a_misdirected_request_gets_a_session_of_its_own() {
     // P23
     let mut bench = Bench::new(|limits| limits.max_sessions = 1);
     let shared = bench.serving(5);
-    let own = bench
-        .run(|state, now| state.acquire_own(caller(), now))
-        .expect("room");
+    let own = bench.queue_own(caller());
     let session = bench.connect();
     assert_eq!(bench.granted(own), session);
     assert_eq!(bench.take(), shared, "it serves nobody else");
@@ -25,9 +23,7 @@ fn a_misdirected_request_gets_a_session_of_its_own() {
 fn sessions_of_ones_own_are_bounded_and_no_connection_is_wasted() {
     // P5, P8, P23
     let mut bench = Bench::new(|limits| limits.max_sessions = 1);
-    let own = bench
-        .run(|state, now| state.acquire_own(caller(), now))
-        .expect("room");
+    let own = bench.queue_own(caller());
     bench.cancel(own);
     let session = bench.open(5);
     assert_eq!(
@@ -41,11 +37,7 @@ fn sessions_of_ones_own_are_bounded_and_no_connection_is_wasted() {
 fn who_finds_no_room_for_a_session_of_its_own_waits_for_it() {
     // P5, P23: many requests may be misdirected at once.
     let mut bench = Bench::new(|limits| limits.max_sessions = 1);
-    let mut own = || {
-        bench
-            .run(|state, now| state.acquire_own(caller(), now))
-            .expect("open")
-    };
+    let mut own = || bench.queue_own(caller());
     let [first, second, third, fourth] = [own(), own(), own(), own()];
     assert_eq!(bench.dials.len(), 1);
     let session = bench.open(5);
@@ -71,11 +63,7 @@ fn who_finds_no_room_for_a_session_of_its_own_waits_for_it() {
 fn who_waits_for_room_fails_with_the_dial_that_it_waits_for() {
     // P9, P23: not each with one of its own, one after the other.
     let mut bench = Bench::new(|limits| limits.max_sessions = 1);
-    let mut own = || {
-        bench
-            .run(|state, now| state.acquire_own(caller(), now))
-            .expect("open")
-    };
+    let mut own = || bench.queue_own(caller());
     let waiters = [own(), own(), own()];
     bench.fail("refused");
     for waiter in waiters {
@@ -107,11 +95,7 @@ fn no_more_wait_for_room_than_may_wait() {
 fn who_waits_for_room_fails_with_the_pools_closing() {
     // P20, P23
     let mut bench = Bench::new(|limits| limits.max_sessions = 1);
-    let mut own = || {
-        bench
-            .run(|state, now| state.acquire_own(caller(), now))
-            .expect("open")
-    };
+    let mut own = || bench.queue_own(caller());
     let waiters = [own(), own(), own()];
     bench.run(|state, now| state.close(now, None));
     for waiter in waiters {
@@ -124,11 +108,7 @@ fn who_waits_for_room_fails_with_the_pools_closing() {
 fn who_moves_to_where_there_is_room_does_not_stand_behind_others() {
     // P23, P36: on a runtime of its own, of which nothing was known.
     let mut bench = Bench::new(|limits| limits.max_sessions = 1);
-    let mut own = || {
-        bench
-            .run(|state, now| state.acquire_own(caller(), now))
-            .expect("open")
-    };
+    let mut own = || bench.queue_own(caller());
     let [_first, _second, third] = [own(), own(), own()];
     bench.run(|state, now| state.moved(third, on(7), || now));
     assert_eq!(bench.dials.last().unwrap().runtime, RuntimeId(7));
@@ -138,12 +118,8 @@ fn who_moves_to_where_there_is_room_does_not_stand_behind_others() {
 fn who_waits_for_room_on_a_runtime_that_ends_dials_where_it_is_polled_next() {
     // P23, P36
     let mut bench = Bench::new(|limits| limits.max_sessions = 1);
-    let first = bench
-        .run(|state, now| state.acquire_own(on(1), now))
-        .expect("open");
-    let second = bench
-        .run(|state, now| state.acquire_own(on(1), now))
-        .expect("open");
+    let first = bench.queue_own(on(1));
+    let second = bench.queue_own(on(1));
     bench.run(|state, now| state.handle_runtime_ended(RuntimeId(1), now));
     bench.end(DialEnd::Aborted);
     assert!(matches!(bench.claim(first), Claim::Failed(_)));
@@ -158,9 +134,7 @@ fn who_waits_for_room_on_a_runtime_that_ends_dials_where_it_is_polled_next() {
 fn a_session_of_ones_own_that_stays_silent_is_killed() {
     // P3, P23
     let mut bench = Bench::new(|_| {});
-    let own = bench
-        .run(|state, now| state.acquire_own(with_body(), now))
-        .expect("room");
+    let own = bench.queue_own(with_body());
     let session = bench.connect();
     bench.pass(secs(10));
     assert_eq!(bench.killed, [(session, Reason::Useless)]);
@@ -173,9 +147,7 @@ fn a_session_of_ones_own_that_stays_silent_is_killed() {
 fn a_body_waits_for_the_settings_of_the_session_of_its_own() {
     // P3, P23
     let mut bench = Bench::new(|_| {});
-    let own = bench
-        .run(|state, now| state.acquire_own(with_body(), now))
-        .expect("room");
+    let own = bench.queue_own(with_body());
     let session = bench.connect();
     assert_eq!(bench.claim(own), Claim::Pending);
     bench.settings(session, 0);
@@ -190,9 +162,7 @@ fn a_body_waits_for_the_settings_of_the_session_of_its_own() {
 fn a_session_of_ones_own_that_allows_nothing_is_killed() {
     // P3, P23
     let mut bench = Bench::new(|_| {});
-    let own = bench
-        .run(|state, now| state.acquire_own(with_body(), now))
-        .expect("room");
+    let own = bench.queue_own(with_body());
     let session = bench.connect();
     bench.settings(session, 0);
     bench.pass(secs(10));
@@ -206,9 +176,7 @@ fn who_leaves_or_is_sent_away_before_those_settings_leaves_no_session_behind() {
     // P12, P20, P23
     for closed in [false, true] {
         let mut bench = Bench::new(|_| {});
-        let own = bench
-            .run(|state, now| state.acquire_own(with_body(), now))
-            .expect("room");
+        let own = bench.queue_own(with_body());
         let session = bench.connect();
         if closed {
             bench.run(|state, now| state.close(now, None));
@@ -221,4 +189,50 @@ fn who_leaves_or_is_sent_away_before_those_settings_leaves_no_session_behind() {
         bench.lose(session);
         assert!(bench.state.is_unused());
     }
+}
+
+#[test]
+fn an_origin_where_somebody_waits_for_the_settings_of_a_session_of_its_own_is_not_idle() {
+    // P23, P39
+    let mut bench = Bench::new(|_| {});
+    let waiter = bench.queue_own(with_body());
+    let own = bench.connect();
+    assert_eq!(bench.claim(waiter), Claim::Pending);
+    assert!(!bench.state.is_idle());
+    bench.settings(own, 10);
+    assert_eq!(bench.granted(waiter), own);
+}
+
+#[test]
+fn who_wants_a_session_of_its_own_waits_for_the_back_off() {
+    // P9, P23
+    let mut bench = Bench::new(|_| {});
+    bench.serving(5);
+    let first = bench.queue_own(caller());
+    bench.fail("refused");
+    assert_eq!(bench.claim(first), Claim::Failed(Failure::Dial("refused")));
+    let second = bench.queue_own(caller());
+    assert!(bench.dials.is_empty());
+    bench.pass(ms(100));
+    assert_eq!(bench.dials.len(), 1);
+    bench.fail("refused");
+    assert_eq!(bench.claim(second), Claim::Failed(Failure::Dial("refused")));
+    bench.queue_own(caller());
+    bench.pass(ms(99));
+    assert!(bench.dials.is_empty(), "the second pause is longer");
+    bench.pass(ms(101));
+    assert_eq!(bench.dials.len(), 1);
+}
+
+#[test]
+fn an_answer_ends_the_back_off_for_who_wants_a_session_of_its_own() {
+    // P9, P23
+    let mut bench = Bench::new(|_| {});
+    let shared = bench.serving(5);
+    bench.queue_own(caller());
+    bench.fail("refused");
+    bench.queue_own(caller());
+    assert!(bench.dials.is_empty());
+    bench.run(|state, now| state.handle_answered(shared, now));
+    assert_eq!(bench.dials.len(), 1);
 }

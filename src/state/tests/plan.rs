@@ -259,6 +259,21 @@ fn a_failed_dial_among_others_fails_as_many_as_one_session_serves() {
 }
 
 #[test]
+fn a_dial_fails_those_whom_it_covered_when_it_was_made() {
+    // P9, P25: the memory of HTTP/1.1 ends while a connection is being opened for each of five.
+    let mut bench = Bench::new(|_| {});
+    bench.run(|state, now| state.set_h1_only(Some(now + secs(1)), now));
+    let waiters = bench.queue_many(5);
+    assert_eq!(bench.dials.len(), 5);
+    bench.pass(secs(2));
+    let late = bench.queue();
+    assert_eq!(bench.dials.len(), 5, "the next goes alone");
+    bench.fail("refused");
+    assert_eq!(bench.wakes(), waiters[..1]);
+    assert_eq!(bench.claim(late), Claim::Pending);
+}
+
+#[test]
 fn nobody_fails_while_a_session_can_still_serve() {
     // P9, P14
     let mut bench = Bench::new(|_| {});

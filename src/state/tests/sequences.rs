@@ -1,6 +1,6 @@
 //! Sequences of events that are rare, and found by reading and by servers that play them.
 
-use super::super::{Acquired, Claim, DialEnd, Failure, Phase, Protocol, Reason};
+use super::super::{Acquired, Claim, Failure, Phase, Protocol, Reason};
 use super::bench::{Bench, caller, ms, on, secs, with_body};
 
 #[test]
@@ -260,94 +260,6 @@ fn a_private_session_serves_its_own_runtime_alone_whoever_was_granted_it() {
 }
 
 #[test]
-fn sessions_that_drain_for_ever_make_room_for_those_who_wait() {
-    // P5, P14: the oldest first, one at a time, and only where somebody waits.
-    let mut bench = Bench::new(|limits| {
-        limits.max_sessions = 1;
-        limits.drain_timeout = None;
-    });
-    let mut drained = Vec::new();
-    for _ in 0..2 {
-        let waiter = bench.queue();
-        let session = bench.open(5);
-        assert_eq!(bench.granted(waiter), session);
-        bench.run(|state, now| state.handle_answered(session, now));
-        bench.goaway(session);
-        bench.pass(secs(1));
-        drained.push(session);
-    }
-    bench.pass(secs(3600));
-    assert!(bench.killed.is_empty(), "they are in nobody's way");
-    let waiter = bench.queue();
-    assert_eq!(bench.killed, [(drained[0], Reason::Goaway)]);
-    let other = bench.queue();
-    bench.pass(secs(3600));
-    assert_eq!(bench.killed.len(), 1, "one makes room");
-    bench.cancel(other);
-    bench.lose(drained[0]);
-    let session = bench.open(5);
-    assert_eq!(bench.granted(waiter), session);
-    bench.goaway(session);
-    bench.pass(secs(1));
-    bench.queue();
-    assert_eq!(bench.killed.len(), 2);
-    bench.lose(drained[1]);
-    bench.end(DialEnd::Failed("refused"));
-}
-
-#[test]
-fn only_what_drains_for_ever_and_stands_in_the_way_makes_room() {
-    // P5, P14, P18: not a session that works, nor one with a deadline, nor where a dial may be made, or none may.
-    let drained = |bench: &mut Bench| {
-        let waiter = bench.queue();
-        let session = bench.open(1);
-        assert_eq!(bench.granted(waiter), session);
-        bench.run(|state, now| state.handle_answered(session, now));
-        bench.goaway(session);
-        bench.pass(secs(6));
-        session
-    };
-    let for_ever = |max: u32| Bench::new(|limits| (limits.max_sessions, limits.drain_timeout) = (max, None));
-
-    let mut bench = for_ever(2);
-    let oldest = [(); 3].map(|()| drained(&mut bench))[0];
-    let waiter = bench.queue();
-    let active = bench.open(1);
-    assert_eq!(bench.granted(waiter), active);
-    bench.run(|state, now| state.handle_answered(active, now));
-    bench.queue();
-    assert_eq!(bench.killed, [(oldest, Reason::Goaway)]);
-
-    let mut bench = for_ever(1);
-    drained(&mut bench);
-    let waiter = bench.queue();
-    let active = bench.open(1);
-    assert_eq!(bench.granted(waiter), active);
-    bench.queue();
-    bench.pass(secs(60));
-    assert!(bench.killed.is_empty(), "no more may be open");
-
-    let mut bench = for_ever(1);
-    drained(&mut bench);
-    bench.queue();
-    bench.fail("refused");
-    bench.queue();
-    assert!(
-        bench.dials.is_empty() && bench.killed.is_empty(),
-        "it waits for the back-off"
-    );
-
-    let mut bench = Bench::new(|limits| limits.max_sessions = 1);
-    drained(&mut bench);
-    drained(&mut bench);
-    bench.queue();
-    bench.pass(secs(17));
-    assert!(bench.killed.is_empty(), "the older one has a second left");
-    bench.pass(secs(1));
-    assert_eq!(bench.killed.len(), 1);
-}
-
-#[test]
 fn a_silent_session_gets_no_more_work_and_what_runs_on_it_may_finish() {
     // P14, P18, P19: it may be alive, and it may not be asked.
     let mut bench = Bench::new(|limits| limits.max_sessions = 2);
@@ -405,25 +317,4 @@ fn failures_are_remembered_for_as_long_as_a_dial_and_the_longest_pause_take() {
     bench.pass(secs(60));
     bench.queue_many(3);
     assert_eq!(bench.dials.len(), 1, "it is under way");
-}
-
-#[test]
-fn a_session_that_has_just_begun_to_drain_has_a_while_before_it_makes_room() {
-    // P5, P18
-    let mut bench = Bench::new(|limits| {
-        limits.max_sessions = 1;
-        limits.drain_timeout = None;
-    });
-    for _ in 0..2 {
-        let waiter = bench.queue();
-        let session = bench.open(5);
-        assert_eq!(bench.granted(waiter), session);
-        bench.run(|state, now| state.handle_answered(session, now));
-        bench.goaway(session);
-    }
-    bench.queue();
-    bench.pass(ms(4_900));
-    assert!(bench.killed.is_empty());
-    bench.pass(ms(100));
-    assert_eq!(bench.killed.len(), 1);
 }

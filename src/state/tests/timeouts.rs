@@ -1,7 +1,7 @@
 //! Time: idle sessions, ages, and a timer that neither misses nor spins.
 
-use super::super::{Acquired, Claim, Reason};
-use super::bench::{Bench, caller, ms, secs};
+use super::super::{Acquired, Caller, Claim, DialEnd, Reason, RuntimeId};
+use super::bench::{Bench, MAIN, caller, ms, secs};
 
 #[test]
 fn an_idle_session_is_closed_and_a_granted_one_lives() {
@@ -351,6 +351,26 @@ fn min_sessions_are_opened_again_when_all_were_lost() {
         [(session, Reason::Idle)],
         "until it is not in use any more"
     );
+}
+
+#[test]
+fn min_sessions_are_kept_though_the_runtime_that_waited_last_is_gone() {
+    // P10, P36
+    let mut bench = Bench::new(|limits| limits.min_sessions = 2);
+    bench.serving(1);
+    bench.pass(ms(1));
+    let second = bench.open(1);
+    let _busy = [bench.take(), bench.take()];
+    let waiter = bench.queue_as(Caller {
+        runtime: RuntimeId(7),
+        ..caller()
+    });
+    bench.cancel(waiter);
+    bench.run(|state, now| state.handle_runtime_ended(RuntimeId(7), now));
+    bench.end(DialEnd::Aborted);
+    bench.run(|state, now| state.handle_answered(second, now));
+    bench.lose(second);
+    assert_eq!(bench.dials[0].runtime, MAIN);
 }
 
 #[test]
