@@ -23,6 +23,7 @@ mod limits;
 mod misdirected;
 mod origin_service;
 mod permits;
+mod programs;
 mod replay;
 mod runtimes;
 mod sharing;
