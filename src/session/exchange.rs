@@ -2,7 +2,8 @@
 //!
 //! The response is polled always, the upload beside it. A response that comes before the upload has ended is delivered
 //! at once; the upload then goes on in a task on the caller's runtime, until it is done, the session ends, or the
-//! response's body is dropped (P30).
+//! response's body is dropped (P30). Of a body that is queued in h2 nothing is left to be sent: it stays with the caller, and
+//! the task waits for the end of its writing.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -66,6 +67,8 @@ impl Drop for Sending {
 }
 
 type Answer = Result<Result<Response<RecvStream>, h2::Error>, Error>;
+/// Of an upload, with the runtime that is to go on with it; without a body where all of it is queued.
+type Left = (Handle, Box<Upload>, Option<Outgoing>);
 
 impl Sending {
     /// Hands the head to h2. The body stays with the caller until the response has come, so that it can be sent again.
@@ -162,6 +165,15 @@ impl Sending {
     }
 
     fn give_up(&mut self) {
+        // h2 cancels a stream that is dropped, but for one that it takes for over since both sides have ended it: what is
+        // queued there would wait for its window, and fill the slot. One whose HEADERS are not written has no response, and
+        // is not to be reset so: h2 would write what is queued before that.
+        if let (Some(upload), Some(tail)) = (self.upload.take_if(|upload| upload.is_queued()), &self.tail) {
+            let (meter, id) = (&tail.control().meter, tail.id());
+            if meter.is_written(id) && !meter.is_whole(id) {
+                upload.reset();
+            }
+        }
         // First h2 forgets the stream, then the slot is free: the next one must not be queued behind this one's reset.
         self.response = None;
         self.upload = None;
@@ -196,30 +208,23 @@ impl Sending {
         failure
     }
 
-    /// What the response leaves of the upload, with the runtime that is to go on with it.
-    fn rest(
-        &mut self,
-        body: &mut Option<Outgoing>,
-    ) -> Result<Option<(Handle, Box<Upload>, Outgoing)>, Error> {
-        let mut upload = self.upload.take();
-        if let (Some(queued), Some(tail)) = (&upload, &self.tail) {
-            if queued.is_queued() && tail.control().meter.is_whole(tail.id()) {
-                upload = None;
-            }
+    /// What the response leaves of the upload. A body of which all was handed over stays with the caller, who may have to
+    /// send it again (P23).
+    fn rest(&mut self, body: &mut Option<Outgoing>) -> Result<Option<Left>, Error> {
+        let queued = self.upload.as_deref().is_some_and(Upload::is_queued);
+        let whole = |tail: &Tail| tail.control().meter.is_whole(tail.id());
+        if queued && self.tail.as_ref().is_some_and(whole) {
+            self.upload = None;
         }
-        // A body that was sent whole stays with the caller, who may have to send it again (P23).
-        let Some((upload, body)) = upload.and_then(|upload| Some((upload, body.take()?))) else {
+        if self.upload.is_none() {
             return Ok(None);
-        };
+        }
         let here = Handle::try_current().map_err(|error| outside(error).with_unprocessed(false))?;
-        Ok(Some((here, upload, body)))
+        let body = if queued { None } else { body.take() };
+        Ok(self.upload.take().map(|upload| (here, upload, body)))
     }
 
-    fn deliver(
-        &mut self,
-        mut response: Response<RecvStream>,
-        rest: Option<(Handle, Box<Upload>, Outgoing)>,
-    ) -> Response<Body> {
+    fn deliver(&mut self, mut response: Response<RecvStream>, rest: Option<Left>) -> Response<Body> {
         let Some(tail) = self.settle() else {
             return response.map(|_| Body::empty());
         };
@@ -242,9 +247,13 @@ impl Sending {
                 Body::empty()
             }
             None => Body::h2(incoming, Upstream::Done(tail), uploads, length),
-            Some((here, upload, outgoing)) => {
+            Some((here, upload, body)) => {
                 let tail = Arc::new(tail);
-                let task = here.spawn(finish_upload(upload, outgoing, tail.clone()));
+                let rest = Rest {
+                    upload: Some(upload),
+                    tail: tail.clone(),
+                };
+                let task = here.spawn(rest.finish(body));
                 let task = Uploading::new(task.abort_handle());
                 Body::h2(incoming, Upstream::Running(tail, task), uploads, length)
             }
@@ -300,34 +309,40 @@ pub(super) fn content_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-/// The rest of an upload, after the response's headers. Its error shows in the response's body: the stream is reset.
-async fn finish_upload(upload: Box<Upload>, mut body: Outgoing, tail: Arc<Tail>) {
-    body.let_go();
-    let mut rest = Rest {
-        upload: Some(upload),
-        tail,
-    };
-    let end = poll_fn(|cx| match &mut rest.upload {
-        Some(upload) => match upload.poll(&mut body, cx) {
-            Poll::Pending if upload.is_queued() => {
-                let meter = &rest.tail.control().meter;
-                meter.poll_written(rest.tail.id(), cx).map(Ok)
-            }
-            polled => polled,
-        },
-        None => Poll::Ready(Ok(())),
-    });
-    match end.await {
-        Ok(()) | Err(Cut::Theirs) => rest.upload = None,
-        Err(Cut::Ours(error)) => rest.tail.set_cut(error),
-    }
-}
-
 /// An upload that outlives the response's head. Dropped before its end (its task was aborted, its body panicked, the
 /// runtime ended), the stream is reset: a server must not wait for what will never come.
 struct Rest {
     upload: Option<Box<Upload>>,
     tail: Arc<Tail>,
+}
+
+impl Rest {
+    /// The rest of an upload, after the response's headers. Its error shows in the response's body: the stream is reset.
+    async fn finish(mut self, body: Option<Outgoing>) {
+        let mut end = Ok(());
+        if let Some(mut body) = body {
+            body.let_go();
+            end = poll_fn(|cx| self.poll(&mut body, cx)).await;
+        }
+        if self.upload.as_deref().is_some_and(Upload::is_queued) {
+            poll_fn(|cx| self.tail.control().meter.poll_written(self.tail.id(), cx)).await;
+        }
+        match end {
+            Ok(()) | Err(Cut::Theirs) => self.upload = None,
+            Err(Cut::Ours(error)) => self.tail.set_cut(error),
+        }
+    }
+
+    /// Ready also where it is queued.
+    fn poll(&mut self, body: &mut Outgoing, cx: &mut Context<'_>) -> Poll<Result<(), Cut>> {
+        let Some(upload) = &mut self.upload else {
+            return Poll::Ready(Ok(()));
+        };
+        match upload.poll(body, cx) {
+            Poll::Pending if upload.is_queued() => Poll::Ready(Ok(())),
+            polled => polled,
+        }
+    }
 }
 
 impl Drop for Rest {

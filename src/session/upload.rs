@@ -8,7 +8,8 @@
 //! h2 assigns nothing to a stream whose HEADERS it has still to write, and a small body would be a second turn of its task,
 //! of the session's, and a second write. So what is at hand when the request is handed over, up to [`SHARE`], goes **ahead**
 //! of its capacity: h2 keeps it and writes it behind the HEADERS, as far as the windows allow. A request that ends so is
-//! **queued**: its half is over once its END_STREAM was written, which the meter tells.
+//! **queued**: its half is over once its END_STREAM was written, which the meter tells. h2 takes a stream that both sides have
+//! ended for over while it is queued, and does not cancel it when it is dropped: who gives it up [resets](Upload::reset) it.
 
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -95,7 +96,8 @@ impl Upload {
         }
     }
 
-    /// Nothing more will be sent: the request is not complete.
+    /// Nothing more will be sent: the request is not complete. Its HEADERS were written; before, h2 would keep what is queued
+    /// and write the reset behind it.
     pub(super) fn reset(mut self) {
         self.stream.send_reset(Reason::CANCEL);
     }

@@ -10,6 +10,7 @@ mod endings;
 mod flow;
 mod keep_alive;
 mod path;
+mod small_bodies;
 mod tunnel;
 mod uploads;
 mod windows;

@@ -5,13 +5,12 @@ use std::error::Error as _;
 use std::time::Duration;
 
 use bytes::Bytes;
-use h2pool::Body;
 use http::{HeaderMap, Request};
 use http_body::{Body as _, Frame as BodyFrame};
 use http_body_util::{BodyExt, StreamBody};
 use tokio::sync::mpsc;
 
-use crate::bench::{Answer, Bench, broken, data, failure, now, response, settle, text, uri};
+use crate::bench::{Bench, broken, data, failure, now, response, settle, text, uri};
 use crate::support::client::upload;
 use crate::support::peer::{Frame, Peer, code, setting};
 use crate::support::server::body::{BoxError, Boxed, full, with_trailers};
@@ -421,139 +420,5 @@ async fn an_upload_ends_with_its_session() {
     within("the body is dropped", sender.closed()).await;
     assert!(broken(&mut body).await.is_body());
     assert!(body.frame().await.is_none());
-    assert_eq!(bench.pool.stats().streams, 0);
-}
-
-/// No body goes out before the server opens its stream's window; one stream at a time.
-const SHUT: &[(u16, u32)] = &[
-    (setting::INITIAL_WINDOW_SIZE, 0),
-    (setting::MAX_CONCURRENT_STREAMS, 1),
-];
-
-/// A small upload that waits for its window, answered to the end; and the request behind it, which waits for its slot.
-async fn answered_early(bench: &mut Bench) -> (Peer, u32, Body, Answer) {
-    let early = bench.send(put("/early", full("small")));
-    let mut peer = bench.peer(SHUT).await;
-    let stream = peer.next_headers().await.stream;
-    peer.respond(stream, 200, b"enough").await;
-    let mut early = response(early).await.into_body();
-    assert_eq!(data(&mut early).await, "enough");
-    assert!(early.is_end_stream());
-    let next = bench.get("/next");
-    assert!(peer.ping_round_trip().await.is_empty(), "the slot is taken");
-    assert_eq!((bench.pool.stats().streams, bench.pool.stats().waiters), (1, 1));
-    (peer, stream, early, next)
-}
-
-/// The slot came back, and the request behind goes out.
-async fn goes_on(peer: &mut Peer, next: Answer) {
-    let head = peer.next_headers().await;
-    assert_eq!(head.path(), "/next");
-    peer.respond(head.stream, 200, b"").await;
-    response(next).await;
-}
-
-// P2, P30: a small body goes to h2 with its head; its half is over once it was written, not before.
-#[tokio::test(start_paused = true)]
-async fn a_small_body_that_waits_for_its_window_keeps_the_slot() {
-    let mut bench = Bench::new(|builder| builder);
-    let (mut peer, stream, mut early, next) = answered_early(&mut bench).await;
-    peer.send_window_update(stream, 5).await;
-    match peer.next_stream_frame().await {
-        Frame::Data(data) => assert_eq!((&data.data[..], data.end), (&b"small"[..], true)),
-        other => panic!("DATA comes next, not {other:?}"),
-    }
-    goes_on(&mut peer, next).await;
-    assert!(early.frame().await.is_none());
-}
-
-// P2, RFC 9113 §8.1: nor does the rest of it keep the slot where the server wants none, ..
-#[tokio::test(start_paused = true)]
-async fn a_small_body_that_is_not_wanted_gives_the_slot_back() {
-    let mut bench = Bench::new(|builder| builder);
-    let (mut peer, stream, mut early, next) = answered_early(&mut bench).await;
-    peer.send_rst(stream, code::NO_ERROR).await;
-    goes_on(&mut peer, next).await;
-    assert!(early.frame().await.is_none());
-}
-
-// P30: .. or the caller wants no more.
-#[tokio::test(start_paused = true)]
-async fn a_small_body_is_cut_off_with_its_response() {
-    let mut bench = Bench::new(|builder| builder);
-    let (mut peer, stream, early, next) = answered_early(&mut bench).await;
-    drop(early);
-    assert_eq!(peer.next_reset().await, (stream, code::CANCEL));
-    goes_on(&mut peer, next).await;
-}
-
-// P14, P30: nor does it outlive its session.
-#[tokio::test(start_paused = true)]
-async fn a_small_body_ends_with_its_session() {
-    let mut bench = Bench::new(|builder| builder);
-    let (peer, _, mut early, next) = answered_early(&mut bench).await;
-    let tasks = tokio::runtime::Handle::current().metrics();
-    let before = tasks.num_alive_tasks();
-    drop(peer);
-    let mut peer = bench.peer(&[]).await;
-    goes_on(&mut peer, next).await;
-    settle().await;
-    assert_eq!(bench.pool.stats().streams, 0);
-    assert!(early.frame().await.is_none());
-    // The upload's is gone, and the request's that has been answered; one session has followed the other.
-    assert_eq!(tasks.num_alive_tasks(), before - 2);
-}
-
-// P21: what went to h2 ahead of its window is sent again like any other body.
-#[tokio::test(start_paused = true)]
-async fn a_small_body_that_waits_is_sent_again() {
-    let mut bench = Bench::new(|builder| builder);
-    let answer = bench.send(put("/", full("small")));
-    let mut peer = bench.peer(SHUT).await;
-    let stream = peer.next_headers().await.stream;
-    peer.send_rst(stream, code::REFUSED_STREAM).await;
-    let stream = peer.next_headers().await.stream;
-    peer.send_window_update(stream, 5).await;
-    match peer.next_stream_frame().await {
-        Frame::Data(data) => assert_eq!(
-            (data.stream, &data.data[..], data.end),
-            (stream, &b"small"[..], true)
-        ),
-        other => panic!("DATA comes next, not {other:?}"),
-    }
-    peer.respond(stream, 200, b"").await;
-    response(answer).await;
-    assert_eq!(bench.pool.stats().replays, 1);
-}
-
-// P44: the time to response headers counts from the end of the request, wherever it waits.
-#[tokio::test(start_paused = true)]
-async fn a_small_body_that_waits_is_not_late() {
-    let mut bench = Bench::new(|builder| builder.header_timeout(Duration::from_secs(5)));
-    let answer = bench.send(put("/", full("small")));
-    let mut peer = bench.peer(SHUT).await;
-    let stream = peer.next_headers().await.stream;
-    tokio::time::sleep(Duration::from_secs(60)).await;
-    let start = now();
-    peer.send_window_update(stream, 5).await;
-    let error = failure(answer).await;
-    assert!(error.is_timeout(), "{error:?}");
-    assert_eq!(start.elapsed().as_secs(), 5);
-}
-
-// P30, P31: what is at hand goes out in its order, whether the last frame says that it is the last or not.
-#[tokio::test(start_paused = true)]
-async fn frames_at_hand_go_out_in_their_order() {
-    let mut bench = Bench::new(|builder| builder);
-    let frames =
-        ["first ", "", "second ", "third"].map(|data| Ok::<_, BoxError>(BodyFrame::data(Bytes::from(data))));
-    let streamed = StreamBody::new(futures_util::stream::iter(frames)).boxed_unsync();
-    let answer = bench.send(put("/", streamed));
-    let mut peer = bench.peer(&[]).await;
-    let request = peer.next_request().await;
-    assert_eq!(request.body, "first second third");
-    peer.respond(request.head.stream, 200, b"").await;
-    response(answer).await;
-    settle().await;
     assert_eq!(bench.pool.stats().streams, 0);
 }
