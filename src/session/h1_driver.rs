@@ -1,4 +1,6 @@
-//! The task behind an HTTP/1.1 session: it polls hyper's connection, and lets a slot go when the connection is free.
+//! The task behind an HTTP/1.1 session: it polls hyper's connection, and lets a slot go when the connection is free: the
+//! response was read, and hyper has written all of the request. A write that fails ends the connection only when the
+//! server's last words were read ([`Wire`]).
 
 use std::future::{Future, poll_fn};
 use std::io;

@@ -2,7 +2,8 @@
 //!
 //! Only a request that hyper gives back was provably not sent: the connection ended before its turn came. Whatever
 //! happens after that is ambiguous, for HTTP/1.1 has no way to say that nothing was done (P22). A response that comes
-//! before the upload has ended is delivered at once; the driver goes on sending until the response is dropped (P30).
+//! before the upload has ended is delivered at once; the driver goes on sending until the response is dropped (P30). Who
+//! gives up a request that hyper has not written, or drops its response, ends the connection.
 
 use std::future::Future;
 use std::pin::Pin;

@@ -1,7 +1,9 @@
 //! The response body of an HTTP/2 stream.
 //!
 //! A body whose end has arrived when it is handed out belongs to its reader alone. Any other one is shared with the
-//! driver ([`held`](super::held)), which can end it though nobody reads it.
+//! driver ([`held`](super::held)), which can end it though nobody reads it. h2 fails what it takes for open when the connection
+//! ends, and a stream whose request goes on is: where the meter saw the end of the response, and all of it was read, it is
+//! whole (P31).
 
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};

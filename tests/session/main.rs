@@ -6,6 +6,7 @@ mod support;
 
 mod bench;
 mod bodies;
+mod early;
 mod endings;
 mod flow;
 mod keep_alive;

@@ -1,6 +1,6 @@
 //! The other side of the wire, and the pool's side of the session.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinHandle};
 
 use crate::Origin;
-use crate::connect::Connection;
+use crate::connect::{Connection, Io};
 use crate::error::Error;
 use crate::session::exchange::Patience;
 use crate::session::h1::H1;
@@ -152,7 +152,15 @@ pub(super) type Attempt = (Result<Response<Body>, Failure>, Option<Outgoing>);
 impl Fake {
     /// A session and its server's end; each direction holds `buffer` bytes.
     pub(super) async fn new(buffer: usize) -> (Self, Server) {
-        Self::tuned(buffer, Tuning::narrow()).await
+        Self::over(buffer, |io| io).await
+    }
+
+    /// The same over a connection that is not what it was.
+    pub(super) async fn over<T: Io + 'static>(
+        buffer: usize,
+        wrap: impl FnOnce(DuplexStream) -> T,
+    ) -> (Self, Server) {
+        Self::tuned(buffer, Tuning::narrow(), wrap).await
     }
 
     /// The same with `body_idle_timeout`.
@@ -161,10 +169,14 @@ impl Fake {
             body_idle_timeout: Some(body_idle_timeout),
             ..Tuning::narrow()
         };
-        Self::tuned(buffer, tuning).await
+        Self::tuned(buffer, tuning, |io| io).await
     }
 
-    async fn tuned(buffer: usize, tuning: Tuning) -> (Self, Server) {
+    async fn tuned<T: Io + 'static>(
+        buffer: usize,
+        tuning: Tuning,
+        wrap: impl FnOnce(DuplexStream) -> T,
+    ) -> (Self, Server) {
         let (ours, theirs) = tokio::io::duplex(buffer);
         let address = Address {
             session: 11,
@@ -174,7 +186,7 @@ impl Fake {
             local: None,
             authenticated: false,
         };
-        let connection = Connection::new(ours, Version::HTTP_11);
+        let connection = Connection::new(wrap(ours), Version::HTTP_11);
         let (h1, driver) = handshake_h1(connection, &tuning, Arc::new(address))
             .await
             .unwrap();
@@ -205,15 +217,24 @@ impl Fake {
     }
 
     pub(super) fn start(&self, request: Builder, body: Option<Outgoing>) -> JoinHandle<Attempt> {
+        tokio::spawn(self.attempt(request, body))
+    }
+
+    /// The same for who polls it, or does not.
+    pub(super) fn attempt(
+        &self,
+        request: Builder,
+        mut body: Option<Outgoing>,
+    ) -> impl Future<Output = Attempt> + Send + 'static {
         let (parts, ()) = request.body(()).unwrap().into_parts();
-        let (session, slot, patience, mut body) = (self.h1.clone(), self.slot(), self.patience, body);
-        tokio::spawn(async move {
+        let (session, slot, patience) = (self.h1.clone(), self.slot(), self.patience);
+        async move {
             let result = match H1Sending::start(session, slot, &parts, &mut body, patience) {
                 Ok(mut sending) => poll_fn(|cx| sending.poll(&mut body, cx)).await,
                 Err(failure) => Err(failure),
             };
             (result, body)
-        })
+        }
     }
 
     /// A request without a body.
@@ -288,6 +309,14 @@ impl Server {
     /// Reads a request's head.
     pub(super) async fn head(&mut self) -> String {
         self.read_until("\r\n\r\n").await
+    }
+
+    /// Reads so many bytes.
+    pub(super) async fn skip(&mut self, bytes: usize) {
+        while self.read.len() < bytes {
+            assert!(self.io.read_buf(&mut self.read).await.unwrap() > 0);
+        }
+        self.read.drain(..bytes);
     }
 
     pub(super) async fn write(&mut self, text: &str) {

@@ -70,6 +70,47 @@ fn a_request_is_over_when_nothing_of_it_will_be_written() {
     assert!(unopened.poll().is_ready());
 }
 
+// P31: a response is read when its end has come and all DATA before it was taken, padding aside. Where trailers may be
+// missing it is not, whatever else was read.
+#[test]
+fn a_response_is_read_when_its_end_has_come_and_its_data_was_taken() {
+    let mut session = Session::open();
+    for id in [1, 3, 5, 7] {
+        session.open_stream(id);
+    }
+    let head = &[0x88];
+    let step = |session: &mut Session, kind, flags, id, payload: &[u8]| {
+        session.get(kind, flags, id, payload).unwrap();
+        session.meter.is_read(id)
+    };
+    assert!(
+        step(&mut session, kind::HEADERS, END_HEADERS | END_STREAM, 1, head),
+        "no DATA"
+    );
+    assert!(!step(&mut session, kind::HEADERS, END_HEADERS, 3, head));
+    assert!(!step(&mut session, kind::DATA, 0, 3, &[7; 10]));
+    session.meter.release(3, 10);
+    assert!(!session.meter.is_read(3), "no end");
+    assert!(!step(
+        &mut session,
+        kind::DATA,
+        PADDED | END_STREAM,
+        3,
+        &[2, 7, 7, 7, 0, 0]
+    ));
+    session.meter.release(3, 3);
+    assert!(session.meter.is_read(3), "padding is nobody's");
+    assert!(!step(&mut session, kind::HEADERS, END_HEADERS, 5, head));
+    assert!(step(&mut session, kind::DATA, END_STREAM, 5, &[]), "an empty end");
+    assert!(!step(&mut session, kind::HEADERS, END_HEADERS, 7, head));
+    assert!(
+        !step(&mut session, kind::HEADERS, END_HEADERS | END_STREAM, 7, &[0x83]),
+        "trailers"
+    );
+    session.meter.forget(1);
+    assert!(!session.meter.is_read(1) && !session.meter.is_read(9), "nobody's");
+}
+
 // P44: 32 interim responses and the final one pass, with and without a body and trailers.
 #[test]
 fn as_many_interim_responses_as_allowed() {
