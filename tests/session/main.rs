@@ -12,6 +12,7 @@ mod flow;
 mod keep_alive;
 mod path;
 mod small_bodies;
+mod storms;
 mod tunnel;
 mod uploads;
 mod windows;

@@ -165,6 +165,9 @@ async fn polled_by_hand(bench: &mut Bench) -> (Peer, u32, Spawn<ResponseFuture>)
     (peer, stream, request)
 }
 
+/// How a body goes on.
+type End = Option<Result<BodyFrame<Bytes>, BoxError>>;
+
 /// What comes now and, once that was read, then.
 async fn all(peer: &mut Peer) -> Vec<Frame> {
     let mut frames = peer.ping_round_trip().await;
@@ -194,7 +197,7 @@ async fn a_small_body_is_cut_off_where_nobody_saw_the_answer() {
     makes_room(&bench, peer, stream).await;
 }
 
-// .. looked at no more than its head, so that the task of the upload never ran, ..
+// P2, P30: .. looked at no more than its head, so that the task of the upload never ran, ..
 #[tokio::test(start_paused = true)]
 async fn a_small_body_is_cut_off_with_an_answer_that_is_dropped_at_once() {
     let mut bench = Bench::new(|builder| builder);
@@ -205,7 +208,7 @@ async fn a_small_body_is_cut_off_with_an_answer_that_is_dropped_at_once() {
     makes_room(&bench, peer, stream).await;
 }
 
-// .. or took it outside of any runtime, where nothing can go on.
+// P2, P36: .. or took it outside of any runtime, where nothing can go on.
 #[tokio::test(start_paused = true)]
 async fn a_small_body_is_cut_off_outside_of_any_runtime() {
     let mut bench = Bench::new(|builder| builder);
@@ -263,7 +266,7 @@ async fn a_small_body_that_waits_is_misdirected() {
 #[tokio::test(start_paused = true)]
 async fn a_small_body_that_fails_is_cut_off() {
     let first = || Ok(BodyFrame::data(Bytes::from("first")));
-    let ends: [fn() -> Option<Result<BodyFrame<Bytes>, BoxError>>; 4] = [
+    let ends: [fn() -> End; 4] = [
         || Some(Err("it fails".into())),
         || Some(Ok(BodyFrame::data(Bytes::from("more than ten")))),
         || None,
