@@ -9,6 +9,7 @@ mod bodies;
 mod early;
 mod endings;
 mod flow;
+mod frames;
 mod keep_alive;
 mod path;
 mod small_bodies;

@@ -12,7 +12,7 @@ use tower::ServiceExt;
 use crate::bench::{Bench, data, failure, now, response, settle, text, uri};
 use crate::support::client::upload;
 use crate::support::peer::{Frame, Peer, code, setting};
-use crate::support::server::body::{BoxError, Boxed, empty};
+use crate::support::server::body::{BoxError, Boxed, empty, full};
 use crate::support::server::{Server, pattern};
 
 type Sender = mpsc::Sender<Result<http_body::Frame<Bytes>, BoxError>>;
@@ -243,4 +243,37 @@ async fn both_ways_at_once_over_hyper() {
         sending.await.unwrap();
     }
     assert_eq!(server.counts().connections.len(), 1);
+}
+
+// P30, P33, P45: the first bytes of a tunnel go out behind its head, and wait for their window like any others, with time
+// limits and without.
+#[tokio::test(start_paused = true)]
+async fn what_a_tunnel_begins_with_goes_out_with_its_head() {
+    let limit = Duration::from_secs(5);
+    for (limited, extended) in [(false, false), (false, true), (true, false), (true, true)] {
+        let mut bench = Bench::new(|builder| match limited {
+            true => builder.header_timeout(limit).write_timeout(limit),
+            false => builder,
+        });
+        let answer = match extended {
+            true => bench.send(websocket("/", full("hello"))),
+            false => bench.send(
+                Request::connect("https://server:443")
+                    .body(full("hello"))
+                    .unwrap(),
+            ),
+        };
+        let settings = [ALLOWED, &[(setting::INITIAL_WINDOW_SIZE, 0)]].concat();
+        let mut peer = bench.peer(&settings).await;
+        let head = peer.next_headers().await;
+        assert_eq!((head.get("content-length"), head.end), (None, false));
+        peer.send_headers(head.stream, 200, false).await;
+        let down = response(answer).await.into_body();
+        peer.send_window_update(head.stream, 5).await;
+        assert_eq!(heard(&mut peer).await.0, "hello", "{limited}, {extended}");
+        peer.send_data(head.stream, b"bye", true).await;
+        assert_eq!(text(down).await, "bye");
+        settle().await;
+        assert_eq!(bench.pool.stats().streams, 0, "{limited}, {extended}");
+    }
 }
