@@ -18,6 +18,7 @@ mod misdirected;
 mod origin_pool;
 #[allow(unreachable_pub, reason = "the model checker sees it from outside")]
 mod registry;
+mod replay;
 mod request;
 mod running;
 mod runtime;
