@@ -105,12 +105,7 @@ async fn measure<T: Transport>(transport: T, options: Options) -> Result<()> {
     Ok(())
 }
 
-async fn requests<T: Transport>(
-    transport: &Arc<T>,
-    body: &Bytes,
-    callers: usize,
-    each: usize,
-) -> Result<()> {
+async fn requests<T: Transport>(transport: &Arc<T>, body: &Bytes, callers: usize, each: usize) -> Result<()> {
     let uri = Uri::from_static("https://example.com/");
     let mut tasks = JoinSet::new();
     for _ in 0..callers {
