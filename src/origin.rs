@@ -36,6 +36,10 @@ use crate::error::Error;
 ///     fn origin(&self) -> &Origin {
 ///         &self.origin
 ///     }
+///     fn detached(&self) -> Self {
+///         // An origin read from a request holds on to its whole URI.
+///         Self { origin: self.origin.detached(), tenant: self.tenant.clone() }
+///     }
 /// }
 /// ```
 pub trait Key: Clone + Eq + Hash + Send + Sync + 'static {
@@ -177,6 +181,11 @@ impl Origin {
         };
         if host.is_empty() {
             return Err(Error::config(format!("the authority `{authority}` has no host")));
+        }
+        // `http` takes brackets anywhere; alone, such a host would not be taken.
+        let inner = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        if inner.unwrap_or(host).contains(['[', ']']) {
+            return Err(Error::config(format!("`{host}` is not a host")));
         }
         Self::assemble(https, authority, port)
     }

@@ -1,20 +1,24 @@
 //! Work that blocks, kept off the async threads and bounded.
 //!
-//! A semaphore stands in front of tokio's blocking threads. The permit travels into the job, so that a caller that
-//! gives up frees the place only when its job has really ended: a resolver that hangs holds at most `threads` threads
-//! however many dials time out on it. A job that has not started when its caller leaves is withdrawn.
+//! A queue of jobs stands in front of tokio's blocking threads. A place travels into the job, so that a caller that
+//! gives up frees it only when its job has really ended: a resolver that hangs holds at most `threads` threads
+//! however many dials time out on it. A job that has not started when its caller leaves is withdrawn. Whoever ends starts
+//! the next: it is jobs that queue and not their callers, one of whose runtimes may stand still.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use tokio::sync::Semaphore;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::{Connect, Connection, Offer};
 use crate::error::Error;
+use crate::sync::Mutex;
 
 /// How many blocking jobs run at once unless told otherwise.
 pub(crate) const DEFAULT_BLOCKING_THREADS: usize = 200;
@@ -22,15 +26,53 @@ pub(crate) const DEFAULT_BLOCKING_THREADS: usize = 200;
 /// A bound on blocking jobs; clones share it.
 #[derive(Clone)]
 pub(crate) struct BlockingPool {
-    places: Arc<Semaphore>,
+    places: Arc<Mutex<Places>>,
+}
+
+/// Gives a job to the threads of its caller's runtime.
+type Start = Box<dyn FnOnce(Place) + Send>;
+
+struct Places {
+    free: usize,
+    /// In the order in which they came.
+    waiting: BTreeMap<u64, Start>,
+    came: u64,
+}
+
+/// The right to run one job. Dropped, it goes to the next.
+struct Place {
+    pool: BlockingPool,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.pool.places.lock().free += 1;
+        self.pool.start_next();
+    }
+}
+
+/// A place in the queue. Dropped, it is given up.
+struct Turn<'a> {
+    pool: &'a BlockingPool,
+    number: u64,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        // What it holds is the caller's, and dropped after the unlock.
+        let _withdrawn = self.pool.places.lock().waiting.remove(&self.number);
+    }
 }
 
 impl BlockingPool {
     /// A pool of at least one thread.
     pub(crate) fn new(threads: usize) -> Self {
-        let places = threads.clamp(1, Semaphore::MAX_PERMITS);
         Self {
-            places: Arc::new(Semaphore::new(places)),
+            places: Arc::new(Mutex::new(Places {
+                free: threads.max(1),
+                waiting: BTreeMap::new(),
+                came: 0,
+            })),
         }
     }
 
@@ -45,17 +87,43 @@ impl BlockingPool {
         &self,
         job: impl FnOnce() -> T + Send + 'static,
     ) -> io::Result<T> {
-        let permit = self
-            .places
-            .clone()
-            .acquire_owned()
-            .await
-            .map_err(io::Error::other)?;
-        let task = tokio::task::spawn_blocking(move || {
-            let _permit = permit;
-            job()
-        });
-        Job { task }.await
+        let (report, started) = oneshot::channel();
+        let runtime = Handle::current();
+        let start = move |place: Place| {
+            let task = runtime.spawn_blocking(move || {
+                let _place = place;
+                job()
+            });
+            // If nobody waits any more, the job is withdrawn with this.
+            let _ = report.send(Job { task });
+        };
+        let turn = self.queue(Box::new(start));
+        self.start_next();
+        let started = started.await.map_err(io::Error::other)?;
+        drop(turn);
+        started.await
+    }
+
+    fn queue(&self, start: Start) -> Turn<'_> {
+        let mut places = self.places.lock();
+        places.came += 1;
+        let number = places.came;
+        places.waiting.insert(number, start);
+        Turn { pool: self, number }
+    }
+
+    /// Starts the job that came first, if there is a place for it.
+    fn start_next(&self) {
+        let mut places = self.places.lock();
+        if places.free == 0 {
+            return;
+        }
+        let Some((_, start)) = places.waiting.pop_first() else {
+            return;
+        };
+        places.free -= 1;
+        drop(places);
+        start(Place { pool: self.clone() });
     }
 }
 

@@ -41,6 +41,8 @@ pub struct Connection {
     pub(crate) authenticated: bool,
     pub(crate) peer_addr: Option<SocketAddr>,
     pub(crate) local_addr: Option<SocketAddr>,
+    /// It leads to a forward proxy, which is told the whole URI (RFC 9112 §3.2.2).
+    pub(crate) proxied: bool,
     pub(crate) fault: Fault,
 }
 
@@ -53,6 +55,7 @@ impl Connection {
             authenticated: false,
             peer_addr: None,
             local_addr: None,
+            proxied: false,
             fault: Fault::default(),
         }
     }
@@ -126,6 +129,7 @@ impl Connection {
             authenticated,
             peer_addr,
             local_addr,
+            proxied,
             ref fault,
             ..
         } = self;
@@ -137,6 +141,7 @@ impl Connection {
             authenticated,
             peer_addr,
             local_addr,
+            proxied,
             fault,
         }
     }

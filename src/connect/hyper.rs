@@ -131,6 +131,8 @@ where
         // TLS of somebody else's, of which nothing is known.
         connection.fault.tear();
     }
+    // Over TLS the proxy sees nothing of the request.
+    connection.proxied = connected.is_proxied() && !origin.is_https();
     let mut extras = Extensions::new();
     connected.get_extras(&mut extras);
     if let Some(info) = extras.get::<HttpInfo>() {
@@ -140,15 +142,26 @@ where
     Ok(connection)
 }
 
-#[cfg(feature = "tls-no-provider")]
 fn dial_error(error: BoxError) -> Error {
-    match super::tls_error::refused_certificate(error.as_ref()) {
-        Some(message) => Error::new(Kind::Certificate, message).with_source(error),
-        None => Error::new(Kind::Connect, "the connector failed").with_source(error),
-    }
+    let error = match error.downcast::<Error>() {
+        Ok(ours) => return *ours,
+        Err(error) => error,
+    };
+    let dial = match refused_certificate(error.as_ref()) {
+        Some(message) => Error::new(Kind::Certificate, message),
+        None => Error::new(Kind::Connect, "the connector failed"),
+    };
+    let dial = match super::timed_out(error.as_ref()) {
+        true => dial.with_timeout(),
+        false => dial,
+    };
+    dial.with_source(error)
 }
 
+#[cfg(feature = "tls-no-provider")]
+use super::refused_certificate;
+
 #[cfg(not(feature = "tls-no-provider"))]
-fn dial_error(error: BoxError) -> Error {
-    Error::new(Kind::Connect, "the connector failed").with_source(error)
+fn refused_certificate(_: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
+    None
 }

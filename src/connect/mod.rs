@@ -56,6 +56,8 @@ pub use hyper::HyperConnector;
 pub use tcp::TcpConnector;
 #[cfg(feature = "tls-no-provider")]
 pub use tls::TlsConnector;
+#[cfg(feature = "tls-no-provider")]
+pub(crate) use tls_error::refused_certificate;
 
 /// Opens connections for keys of type `O`.
 ///
@@ -141,4 +143,22 @@ impl Offer {
             Self::H1 => &[b"http/1.1"],
         }
     }
+}
+
+/// Whether something in the chain of `error` was given up by the system, or by a time limit within the connector.
+#[cfg(feature = "tcp")]
+fn timed_out(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(cause) = next {
+        let io = cause.downcast_ref::<std::io::Error>();
+        if io.is_some_and(|io| io.kind() == std::io::ErrorKind::TimedOut) {
+            return true;
+        }
+        // An `io::Error` hides what it wraps from `source()`.
+        next = match io.and_then(std::io::Error::get_ref) {
+            Some(inner) => Some(inner as &(dyn std::error::Error + 'static)),
+            None => cause.source(),
+        };
+    }
+    false
 }

@@ -81,7 +81,11 @@ impl Service<Name> for Resolver {
                     name: text,
                     source: None,
                 }),
-                Ok(addrs) => Ok(addrs.into_iter()),
+                Ok(mut addrs) => {
+                    // hyper-util keeps any other where the origin's port is its scheme's own.
+                    addrs.iter_mut().for_each(|addr| addr.set_port(0));
+                    Ok(addrs.into_iter())
+                }
                 Err(source) => Err(LookupError {
                     name: text,
                     source: Some(source),
@@ -98,12 +102,23 @@ pub(super) struct LookupError {
     source: Option<BoxError>,
 }
 
+impl LookupError {
+    /// What it means for the dial.
+    pub(super) fn meaning(&self) -> String {
+        match self.source {
+            Some(_) => format!("the name `{}` could not be resolved", self.name),
+            None => format!("the name `{}` has no address", self.name),
+        }
+    }
+}
+
+// The dial's own error says the rest.
 impl fmt::Display for LookupError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.source {
-            Some(_) => write!(f, "the name `{}` could not be resolved", self.name),
-            None => write!(f, "the name `{}` has no address", self.name),
-        }
+        f.write_str(match self.source {
+            Some(_) => "the look-up failed",
+            None => "the look-up found nothing",
+        })
     }
 }
 

@@ -256,15 +256,12 @@ impl fmt::Debug for TcpConnector {
 
 /// A name that led nowhere says so; an attempt that the system timed out is a timeout.
 fn dial_error(error: impl std::error::Error + Send + Sync + 'static, origin: &Origin) -> Error {
-    let mut timed_out = false;
+    let timed_out = super::timed_out(&error);
     let mut lookup = None;
     let mut next: Option<&(dyn std::error::Error + 'static)> = Some(&error);
     while let Some(cause) = next {
-        if let Some(io) = cause.downcast_ref::<io::Error>() {
-            timed_out |= io.kind() == io::ErrorKind::TimedOut;
-        }
         if let Some(failed) = cause.downcast_ref::<super::resolve::LookupError>() {
-            lookup = Some(failed.to_string());
+            lookup = Some(failed.meaning());
         }
         next = cause.source();
     }

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 
 use http::Version;
@@ -13,9 +13,10 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::ServerName;
 use rustls_platform_verifier::BuilderVerifierExt;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::watch;
+use tokio::task::spawn_blocking;
 use tokio_rustls::client::TlsStream;
 
-use super::blocking::BlockingPool;
 use super::{Connect, Connection, Fault, Io, Offer, TcpConnector, tls_error};
 use crate::error::{Error, Kind};
 use crate::origin::{Key, Origin};
@@ -204,23 +205,42 @@ enum Chosen {
     Platform(Arc<Platform>),
 }
 
-/// The platform's configuration. It is loaded on blocking threads from beginning to end: a runtime that stands still while
+/// The platform's configuration. It is loaded on a blocking thread from beginning to end: a runtime that stands still while
 /// one of its dials waits for that keeps no other from it (P36).
 #[derive(Default)]
 struct Platform {
-    loaded: OnceLock<Arc<ClientConfig>>,
-    /// One loads it, the others wait.
-    loading: Mutex<()>,
+    /// One loads it, the others wait, and hold no thread.
+    loading: Mutex<Option<Loading>>,
 }
 
+type Loaded = Result<Arc<ClientConfig>, rustls::Error>;
+type Loading = watch::Receiver<Option<Loaded>>;
+
 impl Platform {
-    fn load(&self) -> Result<Arc<ClientConfig>, rustls::Error> {
-        let _alone = self.loading.lock();
-        if let Some(config) = self.loaded.get() {
-            return Ok(config.clone());
+    /// What was loaded, or is being loaded; begun anew where that failed, or ended with its runtime.
+    fn load(&self) -> Loading {
+        let mut place = self.loading.lock();
+        if let Some(loading) = &*place {
+            let of_use = match &*loading.borrow() {
+                Some(loaded) => loaded.is_ok(),
+                None => loading.has_changed().is_ok(),
+            };
+            if of_use {
+                return loading.clone();
+            }
         }
-        let config = Arc::new(platform_config()?);
-        Ok(self.loaded.get_or_init(|| config).clone())
+        let (report, loading) = watch::channel(None);
+        drop(spawn_blocking(move || {
+            report.send_replace(Some(platform_config().map(Arc::new)));
+        }));
+        place.insert(loading).clone()
+    }
+
+    /// `None` where whoever loaded it ended before.
+    async fn loaded(&self) -> Option<Loaded> {
+        let mut loading = self.load();
+        let loaded = loading.wait_for(Option::is_some).await.ok()?;
+        loaded.clone()
     }
 }
 
@@ -230,11 +250,14 @@ impl Chosen {
             Self::Ready(config) => return Ok(config),
             Self::Platform(platform) => platform,
         };
-        if let Some(config) = platform.loaded.get() {
-            return Ok(config.clone());
+        let mut loaded = platform.loaded().await;
+        if loaded.is_none() {
+            // It ended with the runtime of another.
+            loaded = platform.loaded().await;
         }
-        let loaded = BlockingPool::new(1).run(move || platform.load()).await;
-        loaded.map_err(Error::connect)?.map_err(|error| {
+        let ended = "the runtime that loaded the platform's certificate verifier has ended";
+        let loaded = loaded.ok_or_else(|| Error::connect(ended))?;
+        loaded.map_err(|error| {
             let message = "the platform's certificate verifier could not be set up: install its trust store \
                            or give a `tls_config`";
             Error::config(message).with_source(error)
@@ -291,6 +314,7 @@ async fn secure(
         local_addr,
         version: _,
         authenticated: _,
+        proxied: _,
         fault: _,
     } = plain;
     let writes = Arc::new(AtomicU64::new(0));

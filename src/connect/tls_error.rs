@@ -22,7 +22,7 @@ pub(super) fn handshake(error: io::Error, offer: Offer) -> Error {
 }
 
 /// A refused certificate anywhere in the chain of `error`, the server's or our own.
-pub(super) fn refused_certificate(error: &(dyn StdError + 'static)) -> Option<&'static str> {
+pub(crate) fn refused_certificate(error: &(dyn StdError + 'static)) -> Option<&'static str> {
     match meaning(rustls_cause(error)?, Offer::Any) {
         (Kind::Certificate, message) => Some(message),
         _ => None,

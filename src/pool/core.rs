@@ -197,7 +197,8 @@ impl<O: Key> Core<O> {
     /// The same for an origin whose state is told by others. Returns until when. One that had to leave the memory for it is
     /// offered HTTP/2 again with its next dial.
     pub(super) fn mark_h1_only(&self, key: &O, now: Instant) -> Option<Instant> {
-        let marked = self.h1_only.lock().mark(key, now);
+        let kept = key.detached();
+        let marked = self.h1_only.lock().mark(&kept, now);
         let (until, left) = marked?;
         if let Some(entry) = left.and_then(|left| self.origins.get(&left)) {
             run(&entry, |inner| inner.state.set_h1_only(None, now));

@@ -224,7 +224,7 @@ async fn open<O: Key>(entry: &Entry<O>, order: DialOrder) -> Result<Opened, Erro
         Offer::Any
     };
     let connected = core.connector.connect(&entry.key, offer).await;
-    let connection = connected.map_err(of_connector)?;
+    let connection = connected.map_err(|error| of_connector(error, entry.key.origin()))?;
     let address = address(&connection, entry.key.origin());
     if connection.version == Version::HTTP_2 {
         let (session, driver) = handshake_h2(connection, &core.tuning, address).await?;
@@ -233,13 +233,19 @@ async fn open<O: Key>(entry: &Entry<O>, order: DialOrder) -> Result<Opened, Erro
     open_h1(entry, connection, address).await
 }
 
-/// A connector may be built on a pool, and pass on errors that say nothing about this one.
-fn of_connector(error: Error) -> Error {
-    if error.is_connect() || error.is_config() || error.is_h1_only() {
+/// A connector may be built on a pool, and pass on errors that say nothing about this one: of its streams, or of another
+/// origin, a proxy's.
+fn of_connector(error: Error, origin: &Origin) -> Error {
+    let elsewhere = error.origin().is_some_and(|named| named != origin.to_string());
+    if !elsewhere && (error.is_connect() || error.is_config() || error.is_h1_only()) {
         return error;
     }
+    let kind = match error.kind() {
+        lasting @ (Kind::Certificate | Kind::Config) => lasting,
+        _ => Kind::Connect,
+    };
     let late = error.is_timeout();
-    let failed = Error::new(Kind::Connect, "the connector failed").with_source(error);
+    let failed = Error::new(kind, "the connector failed").with_source(error);
     if late { failed.with_timeout() } else { failed }
 }
 
@@ -288,5 +294,6 @@ fn address(connection: &Connection, origin: &Origin) -> Arc<Address> {
         peer: connection.peer_addr,
         local: connection.local_addr,
         authenticated: connection.authenticated,
+        proxied: connection.proxied,
     })
 }

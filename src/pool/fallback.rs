@@ -35,13 +35,8 @@ impl Fallback {
         Self(Arc::new(move |request, origin| {
             let service = service.clone();
             Box::pin(async move {
-                let response = service.oneshot(request).await.map_err(|error| {
-                    let error: BoxError = error.into();
-                    match error.downcast::<Error>() {
-                        Ok(ours) => *ours,
-                        Err(error) => Error::new(Kind::Io, "the fallback service failed").with_source(error),
-                    }
-                })?;
+                let response = service.oneshot(request).await;
+                let response = response.map_err(|error| failed(error.into()))?;
                 Ok(response.map(|body| Body::other(body, origin)))
             })
         }))
@@ -51,6 +46,47 @@ impl Fallback {
     pub(super) fn call(&self, request: Request<RequestBody>, origin: &Origin) -> Answer {
         (self.0)(request, origin.clone())
     }
+}
+
+/// What a fallback failed with: where it had no connection, nothing was sent (P22).
+fn failed(error: BoxError) -> Error {
+    let error = match error.downcast::<Error>() {
+        Ok(ours) => return *ours,
+        Err(error) => error,
+    };
+    let kind = match (
+        never_connected(error.as_ref()),
+        refused_certificate(error.as_ref()),
+    ) {
+        (true, true) => Kind::Certificate,
+        (true, false) => Kind::Connect,
+        (false, _) => Kind::Io,
+    };
+    Error::new(kind, "the fallback service failed").with_source(error)
+}
+
+/// Whether a client of hyper-util's, or one around it, found no connection.
+#[cfg(all(feature = "tcp", feature = "http1"))]
+fn never_connected(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut causes = std::iter::successors(Some(error), |error| error.source());
+    causes
+        .find_map(|error| error.downcast_ref::<hyper_util::client::legacy::Error>())
+        .is_some_and(hyper_util::client::legacy::Error::is_connect)
+}
+
+#[cfg(not(all(feature = "tcp", feature = "http1")))]
+fn never_connected(_: &(dyn std::error::Error + 'static)) -> bool {
+    false
+}
+
+#[cfg(feature = "tls-no-provider")]
+fn refused_certificate(error: &(dyn std::error::Error + 'static)) -> bool {
+    crate::connect::refused_certificate(error).is_some()
+}
+
+#[cfg(not(feature = "tls-no-provider"))]
+fn refused_certificate(_: &(dyn std::error::Error + 'static)) -> bool {
+    false
 }
 
 /// The body of a request on its way to a [`fallback`](crate::Builder::fallback) service. `Send`, `Sync` and `Unpin`.

@@ -135,6 +135,11 @@ pub(super) fn trailers_cut(meter: &Meter) -> Error {
 /// The error as the caller sees it. A session that ended for a reason of its own says that reason.
 fn describe(control: &Control, violation: Option<Violation>, error: h2::Error) -> Error {
     if connection_over(&error) {
+        // A server that refuses our certificate before it said anything has not read what comes after that.
+        let silent = control.meter.settings_applied() == 0;
+        if let Some(refused) = control.fault.get().filter(|it| silent && it.is_certificate()) {
+            return refused;
+        }
         if let Some(cause) = control.cause() {
             return cause.clone().with_unprocessed(false);
         }

@@ -213,6 +213,11 @@ impl H1Control {
         }
     }
 
+    /// Something was read since there was a request.
+    pub(super) fn has_heard(&self) -> bool {
+        self.heard.load(Ordering::Acquire)
+    }
+
     /// The end is to be reported. A caller who has not looked yet may have a response, and a session that served
     /// somebody must not be taken for one that served nobody. A response that was cut or malformed counts too: its
     /// request fails, so that nothing goes in circles.

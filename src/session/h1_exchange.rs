@@ -97,6 +97,10 @@ impl Sending {
     ) -> Result<Self, Failure> {
         let mut request = h1_head::for_h1(parts, body.as_ref().map_or(Some(0), Outgoing::exact_size))
             .map_err(Failure::Failed)?;
+        if session.control.address().proxied {
+            *request.uri_mut() =
+                h1_head::absolute_form(&parts.uri, request.uri()).map_err(Failure::Failed)?;
+        }
         let Some(mut sender) = session.control.take_sender() else {
             // The session is about to be reported as ended; until then nobody else is to be granted this slot.
             session.control.give_back(Returned {
@@ -230,7 +234,9 @@ pub(super) fn describe(tail: &Tail, error: hyper::Error) -> Error {
         return verdict.clone().with_unprocessed(false);
     }
     if let Some(fault) = tail.control().fault.get() {
-        return fault.with_unprocessed(false);
+        // A server that refuses our certificate before it said anything has not read what comes after that.
+        let refused = fault.is_certificate() && !tail.control().has_heard();
+        return fault.with_unprocessed(refused);
     }
     if error.is_user() && !error.is_body_write_aborted() {
         return runtime_ended().with_source(error);

@@ -92,8 +92,23 @@ fn needs_chunks(method: &Method, headers: &HeaderMap, body_size: Option<u64>) ->
 }
 
 fn origin_form(uri: &Uri) -> Uri {
-    let path = uri.path_and_query().cloned();
+    // Before a fragment it may be empty, which hyper writes as it is.
+    let path = uri.path_and_query().filter(|path| path.as_str() != "/").cloned();
     path.map_or_else(|| Uri::from_static("/"), Uri::from)
+}
+
+/// What a forward proxy is told in place of `form` (RFC 9112 §3.2.2): that of CONNECT stays.
+pub(super) fn absolute_form(uri: &Uri, form: &Uri) -> Result<Uri, Error> {
+    if form.authority().is_some() {
+        return Ok(form.clone());
+    }
+    let mut whole = form.clone().into_parts();
+    whole.scheme = uri.scheme().cloned();
+    whole.authority = uri.authority().map(without_user).transpose()?;
+    if whole.scheme.is_none() || whole.authority.is_none() {
+        return Ok(form.clone());
+    }
+    Uri::from_parts(whole).map_err(unusable)
 }
 
 fn authority_form(uri: &Uri) -> Result<Uri, Error> {
