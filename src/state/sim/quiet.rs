@@ -73,7 +73,7 @@ impl Sim {
 
     /// As many sessions as are to be kept, but for those that are being replaced.
     fn check_kept(&self) {
-        let kept = self.limits.min_sessions.min(self.limits.max_sessions).max(1) as usize;
+        let kept = self.limits.min_sessions.min(self.state.bound()).max(1) as usize;
         let (retiring, working): (Vec<_>, Vec<_>) =
             self.active().partition(|session| session.retiring.is_some());
         let replaced = self.rotates() && !retiring.is_empty();
