@@ -96,7 +96,7 @@
 //! A dial and its session run in a span `session` with the field `origin`. `session` is the number that
 //! [`ConnectionInfo`] and [`SessionInfo`] show, `error` the error with its causes, and `kind` one of these words: `connect`,
 //! `connect_timeout`, `certificate`, `acquire_timeout`, `saturated`, `closed`, `config`, `h1_only`, `goaway`, `reset`,
-//! `keep_alive_timeout`, `io`, `runtime`, `protocol`, `body`, `timeout`. The events of the
+//! `keep_alive_timeout`, `io`, `runtime`, `protocol`, `body`, `timeout`; `misdirected` for a replay after a 421. The events of the
 //! [`retry`](retry#what-is-learned) layer have the target `h2pool::retry`, those of [`poll`] `h2pool::poll`. With the
 //! feature `metrics` the [counters](Stats#metrics) go to a recorder, too.
 //!

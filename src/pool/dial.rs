@@ -139,15 +139,6 @@ impl<O: Key> Dial<O> {
             debug_assert!(before.is_none(), "the slot of a session was free");
             Some(id)
         });
-        if id.is_none() {
-            // One that nobody wants any more; the end of a pool is the pool's own.
-            let reason = match entry.core.is_closed() {
-                true => CloseReason::Closed,
-                false => CloseReason::Unused,
-            };
-            session.tally.closed(reason, Duration::ZERO);
-            return None;
-        }
         tracing::debug!(
             target: "h2pool",
             origin = %entry.key.origin(),
@@ -155,6 +146,18 @@ impl<O: Key> Dial<O> {
             protocol = %SessionProtocol::from(protocol),
             "session opened"
         );
+        if id.is_none() {
+            // One that nobody wants any more; the end of a pool is the pool's own.
+            let (reason, cause) = match entry.core.is_closed() {
+                true => (CloseReason::Closed, super::core::closed()),
+                false => {
+                    let message = "the origin speaks HTTP/1.1, has enough sessions, or the caller left";
+                    (CloseReason::Unused, Error::new(Kind::Io, message))
+                }
+            };
+            let reason = session.tally.closed(reason, Duration::ZERO);
+            entry.tell_ended(&session, reason, &entry.name(cause));
+        }
         id
     }
 

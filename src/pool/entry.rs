@@ -132,6 +132,19 @@ impl<O: Key> Entry<O> {
         })
     }
 
+    /// A session was counted as closed, which is told, too (P43).
+    pub(super) fn tell_ended(&self, session: &Session, reason: CloseReason, cause: &Error) {
+        tracing::debug!(
+            target: "h2pool",
+            origin = %self.key.origin(),
+            session = session.address().session,
+            reason = reason.as_str(),
+            error = %Chain(cause),
+            kind = cause.kind_name(),
+            "session ended"
+        );
+    }
+
     /// Whether its requests are a fallback's business, or nobody's: it is known to speak only HTTP/1.1, and the pool
     /// does not (P27).
     pub(super) fn goes_elsewhere(&self) -> bool {
@@ -332,15 +345,7 @@ impl<O: Key> Observer for Entry<O> {
         });
         if let (Some(reason), Some(session)) = (ended, session) {
             let reason = session.ended(known.unwrap_or_else(|| reason.into()));
-            tracing::debug!(
-                target: "h2pool",
-                origin = %self.key.origin(),
-                session = session.address().session,
-                reason = reason.as_str(),
-                error = %Chain(&cause),
-                kind = cause.kind_name(),
-                "session ended"
-            );
+            self.tell_ended(&session, reason, &cause);
         }
     }
 

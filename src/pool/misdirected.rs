@@ -48,7 +48,7 @@ impl<O: Key> Exchange<O> {
             return Ok(Redirected::Not(Box::new(response)));
         };
         self.misdirected = true;
-        self.entry.tally.replayed();
+        self.tell_replay(&"the server answered 421 (Misdirected Request)", "misdirected");
         drop(response);
         // Where the response held a permit all the time, the request goes on with that: the others may all be held so.
         let mut waited = pin!(Waited::new(true));

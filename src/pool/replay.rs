@@ -1,5 +1,6 @@
 //! What follows a failed attempt: another one, elsewhere or after a pause, or the end (P21, P22, P26, P36).
 
+use std::fmt;
 use std::time::Duration;
 
 use super::acquire::{Want, pause};
@@ -76,7 +77,7 @@ impl<O: Key> Exchange<O> {
         if blameless && *spared < most && (max > 0 || early) {
             *spared += 1;
             if !early {
-                self.entry.tally.replayed();
+                self.tell_replay(&Chain(&error), error.kind_name());
             }
             return Ok(());
         }
@@ -116,15 +117,7 @@ impl<O: Key> Exchange<O> {
     /// One more replay, after a pause from the second one on.
     async fn again(&mut self, error: &Error, replays: &mut usize) -> Result<(), Error> {
         *replays += 1;
-        self.entry.tally.replayed();
-        tracing::debug!(
-            target: "h2pool",
-            origin = %self.entry.key.origin(),
-            replay = *replays,
-            error = %Chain(error),
-            kind = error.kind_name(),
-            "replayed"
-        );
+        self.tell_replay(&Chain(error), error.kind_name());
         if *replays < 2 {
             return Ok(());
         }
@@ -132,6 +125,20 @@ impl<O: Key> Exchange<O> {
         let jitter = 0.5 + 0.5 * self.entry.core.random();
         let paused = pause((REPLAY_PAUSE * (1 << doublings)).mul_f64(jitter)).await;
         paused.map_err(|error| self.entry.name(error))
+    }
+
+    /// The request is sent again: counted and told in one place, so that both agree (P43).
+    pub(super) fn tell_replay(&mut self, error: &dyn fmt::Display, kind: &'static str) {
+        self.told += 1;
+        self.entry.tally.replayed();
+        tracing::debug!(
+            target: "h2pool",
+            origin = %self.entry.key.origin(),
+            replay = self.told,
+            error = %error,
+            kind,
+            "replayed"
+        );
     }
 
     pub(super) fn rewind(&mut self) -> bool {

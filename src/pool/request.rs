@@ -53,6 +53,8 @@ pub(super) struct Exchange<O: Key> {
     pub(super) spared: usize,
     /// The same of what was refused before SETTINGS.
     pub(super) spared_early: usize,
+    /// Replays that were counted and told.
+    pub(super) told: usize,
     /// It was sent again though the server may have processed it (P36): no error is certain of the contrary any more.
     pub(super) ambiguous: bool,
 }
@@ -135,6 +137,7 @@ impl<O: Key> Exchange<O> {
             authenticated: false,
             spared: 0,
             spared_early: 0,
+            told: 0,
             ambiguous: false,
         })
     }

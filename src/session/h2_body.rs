@@ -100,7 +100,10 @@ impl Live {
             return Step::Failed(cut.clone().in_body());
         }
         let step = match (error.is_reset(), error.is_remote(), error.reason()) {
-            (true, true, Some(Reason::NO_ERROR)) => Step::Stopped,
+            // The peer's reset can hide that of h2.
+            (true, true, Some(Reason::NO_ERROR)) if !tail.control().meter.is_broken(tail.id()) => {
+                Step::Stopped
+            }
             (true, true, _) => Step::Reset,
             (true, false, Some(Reason::PROTOCOL_ERROR)) => Step::Broken,
             // h2 forgets that it had the end where the request has none yet.

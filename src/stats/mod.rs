@@ -79,8 +79,8 @@ pub struct Stats {
     pub streams_started: u64,
     /// Since the start: of those, the ones that the server refused without having processed them.
     pub streams_refused: u64,
-    /// Since the start: requests that the pool sent again: because the server did not process them, or because the runtime
-    /// of their session ended and their method is safe.
+    /// Since the start: requests that the pool sent again: because the server did not process them, because it
+    /// answered 421 (Misdirected Request), or because the runtime of their session ended and their method is safe.
     pub replays: u64,
     /// Since the start: dials that failed, and sessions that ended before they served anything.
     pub dials_failed: u64,
@@ -120,7 +120,8 @@ pub struct SessionsClosed {
     pub keep_alive: u64,
     /// The connection ended or failed, or the runtime that drove it ended.
     pub io: u64,
-    /// Ended before it served anything: no SETTINGS in time, or a limit that stayed at zero.
+    /// Ended before it served anything: no SETTINGS in time, a limit that stayed at zero, or nobody wanted it any more when it
+    /// was open.
     pub unused: u64,
     /// The origin turned to the other protocol.
     pub switched: u64,

@@ -191,3 +191,23 @@ async fn what_goaway_left_behind_says_so_whoever_hears_of_it_first() {
         }
     }
 }
+
+// P31: HEADERS in the midst of a body break the protocol, also where RST_STREAM(NO_ERROR) comes before h2's own reset.
+#[tokio::test(start_paused = true)]
+async fn a_response_with_headers_in_its_midst_is_not_whole() {
+    let mut bench = Bench::new(|builder| builder);
+    let (_sender, body) = upload(1);
+    let answer = bench.send(Request::put(uri("/")).body(body).unwrap());
+    let mut peer = bench.peer(&[]).await;
+    peer.next_headers().await;
+    let ok = [(":status", "200")];
+    let stop = frame::reset(1, code::NO_ERROR);
+    // In one write: h2 has read all of it before it sends anything.
+    let frames = [head(&ok, false), data("some", false), head(&ok, false), stop].concat();
+    peer.send_raw(&frames).await;
+    let whole = match within("an answer", answer).await.unwrap() {
+        Ok(response) => response.into_body().collect().await.map(Collected::to_bytes),
+        Err(error) => Err(error),
+    };
+    assert!(whole.is_err(), "{whole:?}");
+}

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use bytes::Bytes;
 use h2pool::connect::memory;
@@ -144,4 +145,112 @@ async fn a_session_belongs_to_no_span_of_its_callers() {
     };
     tokio::join!(request, refuse).0.unwrap_err();
     assert_eq!(*spans.0.lock(), [("session", false)]);
+}
+
+impl Recorder {
+    /// How often an event was told.
+    fn count(&self, message: &str) -> u64 {
+        let events = self.0.lock();
+        events.iter().filter(|(name, _)| name == message).map(|_| 1).sum()
+    }
+}
+
+fn get() -> http::Request<Empty<Bytes>> {
+    http::Request::get("https://a.test/").body(Empty::new()).unwrap()
+}
+
+#[tokio::test]
+async fn a_replay_of_a_misdirected_request_is_told() {
+    // P23, P43
+    let recorder = Recorder::default();
+    let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(recorder.clone()));
+    let (connector, mut listener) = memory::pair::<Origin>();
+    let pool = H2Pool::builder().connector(connector).build().unwrap();
+    let serve = async {
+        let mut all = Vec::new();
+        for status in [421, 200] {
+            let io = listener.accept().await.unwrap().accept(http::Version::HTTP_2);
+            let mut connection = h2::server::handshake(io).await.unwrap();
+            let (_, mut respond) = connection.accept().await.unwrap().unwrap();
+            let response = http::Response::builder().status(status).body(()).unwrap();
+            respond.send_response(response, true).unwrap();
+            all.push(tokio::spawn(async move {
+                while connection.accept().await.is_some() {}
+            }));
+        }
+    };
+    let (response, ()) = tokio::join!(pool.request(get()), serve);
+    assert_eq!(
+        (response.unwrap().status().as_u16(), pool.stats().replays),
+        (200, 1)
+    );
+    assert_eq!(recorder.count("replayed"), 1);
+}
+
+#[tokio::test]
+async fn a_replay_that_does_not_count_towards_the_bound_is_told() {
+    // P18, P21, P43: of two requests, a GOAWAY covers the first.
+    let recorder = Recorder::default();
+    let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(recorder.clone()));
+    let (connector, mut listener) = memory::pair::<Origin>();
+    let pool = H2Pool::builder()
+        .max_sessions(1)
+        .connector(connector)
+        .build()
+        .unwrap();
+    let serve = async {
+        let mut io = listener.accept().await.unwrap().accept(http::Version::HTTP_2);
+        io.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.unwrap();
+        let mut preface = [0; 24];
+        io.read_exact(&mut preface).await.unwrap();
+        loop {
+            let mut head = [0; 9];
+            io.read_exact(&mut head).await.unwrap();
+            let mut payload = vec![0; usize::from(head[1]) << 8 | usize::from(head[2])];
+            io.read_exact(&mut payload).await.unwrap();
+            if head[3] == 6 && head[4] == 0 {
+                io.write_all(&[0, 0, 8, 6, 1, 0, 0, 0, 0]).await.unwrap();
+                io.write_all(&payload).await.unwrap();
+            }
+            if head[3] == 1 && head[8] == 3 {
+                break;
+            }
+        }
+        io.write_all(&[0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0])
+            .await
+            .unwrap();
+        io.write_all(&[0, 0, 1, 1, 5, 0, 0, 0, 1, 0x88]).await.unwrap();
+        let next = listener.accept().await.unwrap().accept(http::Version::HTTP_2);
+        let mut connection = h2::server::handshake(next).await.unwrap();
+        let (_, mut respond) = connection.accept().await.unwrap().unwrap();
+        respond.send_response(http::Response::new(()), true).unwrap();
+        tokio::spawn(async move { while connection.accept().await.is_some() {} });
+        drop(io);
+    };
+    let (one, two, ()) = tokio::join!(pool.request(get()), pool.request(get()), serve);
+    one.unwrap();
+    two.unwrap();
+    assert_eq!(pool.stats().replays, 1);
+    assert_eq!(recorder.count("replayed"), 1);
+}
+
+#[tokio::test]
+async fn a_session_that_nobody_wants_any_more_is_told() {
+    // P25, P40, P43
+    let recorder = Recorder::default();
+    let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(recorder.clone()));
+    let (connector, mut listener) = memory::pair::<Origin>();
+    let pool = H2Pool::builder().connector(connector).build().unwrap();
+    let key: Origin = "https://a.test".parse().unwrap();
+    pool.warm(&key, 1).unwrap();
+    let dial = listener.accept().await.unwrap();
+    pool.mark_h1_only(&key);
+    let mut server = Box::pin(h2::server::handshake(dial.accept(http::Version::HTTP_2)));
+    let _ = tokio::time::timeout(std::time::Duration::from_millis(200), &mut server).await;
+    let stats = pool.stats();
+    assert_eq!((stats.sessions_opened, stats.sessions_closed.total()), (1, 1));
+    assert_eq!(
+        (recorder.count("session opened"), recorder.count("session ended")),
+        (1, 1)
+    );
 }

@@ -390,6 +390,11 @@ impl Meter {
         self.streams.lock().get(id).is_some_and(Stream::is_read)
     }
 
+    /// Whether HEADERS came in the middle of the body of stream `id`.
+    pub(crate) fn is_broken(&self, id: u32) -> bool {
+        self.streams.lock().get(id).is_some_and(|stream| stream.broken)
+    }
+
     /// Stream `id` is over, or nobody is interested any more: what it has not read is not counted any longer. `None`
     /// when it was forgotten before.
     pub(crate) fn forget(&self, id: u32) -> Option<Forgotten> {

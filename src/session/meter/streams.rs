@@ -57,6 +57,10 @@ pub(super) struct Stream {
     pub(super) ended: bool,
     /// By trailers, or by a head after interim ones.
     ended_by_headers: bool,
+    /// DATA came.
+    began: bool,
+    /// HEADERS came after DATA and were no trailers (RFC 9113 §8.1): h2 resets the stream.
+    pub(super) broken: bool,
     /// Fields of its trailers.
     pub(super) trailers: Option<u64>,
     pub(super) violation: Option<Violation>,
@@ -186,6 +190,7 @@ impl Streams {
             return self.late_data(u64::from(flow), bounds).map(|()| false);
         };
         stream.ended |= end_stream;
+        stream.began = true;
         stream.unread += bytes;
         self.unread += bytes;
         stream.overhead += overhead(bytes);
@@ -307,6 +312,8 @@ impl Stream {
             writing: None,
             ended: false,
             ended_by_headers: false,
+            began: false,
+            broken: false,
             trailers: None,
             violation: None,
         }
@@ -343,6 +350,7 @@ impl Stream {
             self.interim += 1;
             self.interim_bytes += last;
         }
+        self.broken |= self.began && !end_stream;
         self.ended_by_headers |= self.are_trailers(end_stream);
         self.ended |= end_stream;
         self.block = Some(u64::from(bytes));
