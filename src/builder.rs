@@ -75,6 +75,10 @@ impl<O> Builder<O> {
     /// [`http2_prior_knowledge`](Self::http2_prior_knowledge) or the [connector](Connect::http2_in_plain_text) says
     /// otherwise. Default: none; with the feature `http1` the pool speaks HTTP/1.1 itself, without it such requests fail
     /// with `is_h1_only()`.
+    ///
+    /// An [`Error`] of another pool is passed on as it is, with this request's origin if it names none. Of hyper-util's
+    /// client, found among the causes, "no connection" is `is_connect()`, and `is_certificate()` where a certificate was
+    /// refused (features `http1` and `tcp`). Whatever else it fails with is ambiguous: `is_unprocessed()` is false.
     pub fn fallback<S, B>(mut self, service: S) -> Self
     where
         S: tower_service::Service<Request<RequestBody>, Response = Response<B>>

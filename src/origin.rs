@@ -408,6 +408,8 @@ mod tests {
             ("ftp://example.com", "ftp"),
             ("https://example.com:99999", "99999"),
             ("::", "not a URI"),
+            ("https://a[]", "`a[]` is not a host"),
+            ("https://a[b]c", "`a[b]c` is not a host"),
         ] {
             let error = text.parse::<Origin>().unwrap_err();
             assert!(error.is_config(), "{text}");

@@ -1,24 +1,32 @@
 //! Connectors made for hyper serve the pool: hyper-util's, hyper-rustls's, and a proxy tunnel.
-#![cfg(feature = "tls")]
+#![cfg(all(feature = "tls", feature = "http1"))]
 
 #[allow(dead_code, unreachable_pub, reason = "shared with other tests")]
 #[path = "support/certs.rs"]
 mod certs;
 
+use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use certs::Tls;
 use h2pool::connect::{Connect, Connection, HyperConnector, Offer, TlsConnector};
-use h2pool::{Error, Origin};
-use http::{Uri, Version};
+use h2pool::{Error, H2Pool, Origin};
+use http::{Request, Uri, Version};
+use http_body_util::Empty;
+use hyper::rt::ReadBufCursor;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::proxy::Tunnel;
+use hyper_util::client::legacy::connect::{Connected, HttpConnector};
+use hyper_util::rt::TokioIo;
 use rustls::ServerConfig;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufStream};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufStream, DuplexStream};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
+use tower::service_fn;
 
 /// A TLS server that greets with one byte and reports the ALPN that it settled.
 async fn start(config: Arc<ServerConfig>) -> (Origin, mpsc::UnboundedReceiver<Option<Vec<u8>>>) {
@@ -115,6 +123,46 @@ async fn errors_of_hyper_connectors_are_classified() {
     );
 }
 
+/// A connector for hyper that fails.
+fn failing<E>(fail: fn() -> E) -> impl Connect<Origin>
+where
+    E: Into<Box<dyn std::error::Error + Send + Sync>> + Send + 'static,
+{
+    HyperConnector::new(service_fn(move |_: Uri| async move {
+        Err::<TokioIo<TcpStream>, _>(fail())
+    }))
+}
+
+#[tokio::test]
+async fn time_limits_within_hyper_connectors_are_told() {
+    // P41: also from within what an `io::Error` wraps.
+    let origin = Origin::http("a.test", 80).unwrap();
+    let limits: [fn() -> io::Error; 2] = [
+        || io::ErrorKind::TimedOut.into(),
+        || io::Error::other(io::Error::from(io::ErrorKind::TimedOut)),
+    ];
+    for limit in limits {
+        let error = dial(&failing(limit), &origin, Offer::Any).await.unwrap_err();
+        assert!(error.is_connect() && error.is_timeout(), "{error:?}");
+    }
+    let refused = || io::Error::from(io::ErrorKind::ConnectionRefused);
+    let error = dial(&failing(refused), &origin, Offer::Any).await.unwrap_err();
+    assert!(error.is_connect() && !error.is_timeout(), "{error:?}");
+}
+
+#[tokio::test]
+async fn errors_of_our_own_pass_through_hyper_connectors() {
+    // P41: a connector that says what is wrong is believed.
+    let origin = Origin::http("a.test", 80).unwrap();
+    let config = failing(|| Error::config("no such tenant"));
+    let error = dial(&config, &origin, Offer::Any).await.unwrap_err();
+    assert!(error.is_config() && error.to_string().contains("no such tenant"));
+    assert_eq!(error.origin(), Some("http://a.test:80"));
+    let pinned = failing(|| Error::certificate("not the pinned one"));
+    let error = dial(&pinned, &origin, Offer::Any).await.unwrap_err();
+    assert!(error.is_certificate() && !error.is_transient(), "{error:?}");
+}
+
 #[tokio::test]
 async fn plain_text_by_hyper_util_speaks_h1_or_h2_by_prior_knowledge() {
     // P28
@@ -186,5 +234,65 @@ async fn a_proxy_tunnel_carries_our_tls_which_narrows_alpn_by_itself() {
         );
         assert_eq!(settled.recv().await.unwrap(), Some(alpn.into()));
         greeted(connection).await;
+    }
+}
+
+/// A connection that says that it leads to a forward proxy.
+struct ToProxy(TokioIo<DuplexStream>);
+
+impl hyper_util::client::legacy::connect::Connection for ToProxy {
+    fn connected(&self) -> Connected {
+        Connected::new().proxy(true)
+    }
+}
+
+impl hyper::rt::Read for ToProxy {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl hyper::rt::Write for ToProxy {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+#[tokio::test]
+async fn a_forward_proxy_gets_the_absolute_form() {
+    // P28
+    let (report, mut heard) = mpsc::unbounded_channel();
+    let connector = HyperConnector::new(service_fn(move |_: Uri| {
+        let (ours, theirs) = tokio::io::duplex(4096);
+        report.send(BufStream::new(theirs)).unwrap();
+        async { Ok::<_, Error>(ToProxy(TokioIo::new(ours))) }
+    }));
+    let pool = H2Pool::builder().connector(connector).build().unwrap();
+    for (method, uri, line) in [
+        (
+            "GET",
+            "http://u:p@a.test/x?y",
+            "GET http://a.test/x?y HTTP/1.1\r\n",
+        ),
+        ("CONNECT", "http://b.test:80", "CONNECT b.test:80 HTTP/1.1\r\n"),
+    ] {
+        let request = Request::builder().method(method).uri(uri);
+        let request = pool.request(request.body(Empty::<Bytes>::new()).unwrap());
+        let _request = tokio::spawn(request);
+        let mut said = String::new();
+        heard.recv().await.unwrap().read_line(&mut said).await.unwrap();
+        assert_eq!(said, line);
     }
 }

@@ -4,10 +4,14 @@
 //! gives up frees it only when its job has really ended: a resolver that hangs holds at most `threads` threads
 //! however many dials time out on it. A job that has not started when its caller leaves is withdrawn. Whoever ends starts
 //! the next: it is jobs that queue and not their callers, one of whose runtimes may stand still.
+//!
+//! A runtime that has ended drops the job given to it within that very call, and its place with it. Only one thread
+//! starts jobs at a time, in a loop: a place that comes free meanwhile is the loop's, and nothing recurses.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -37,6 +41,8 @@ struct Places {
     /// In the order in which they came.
     waiting: BTreeMap<u64, Start>,
     came: u64,
+    /// Somebody starts jobs, and looks again after each.
+    starting: bool,
 }
 
 /// The right to run one job. Dropped, it goes to the next.
@@ -47,7 +53,7 @@ struct Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.pool.places.lock().free += 1;
-        self.pool.start_next();
+        self.pool.start_waiting();
     }
 }
 
@@ -72,6 +78,7 @@ impl BlockingPool {
                 free: threads.max(1),
                 waiting: BTreeMap::new(),
                 came: 0,
+                starting: false,
             })),
         }
     }
@@ -79,7 +86,7 @@ impl BlockingPool {
     /// Runs a job, first come, first served.
     ///
     /// # Errors
-    /// When the job panics or the runtime is shutting down.
+    /// When the job panics, the runtime is shutting down, or the system has no thread for it.
     ///
     /// # Cancel safety
     /// A job that has started runs to its end and keeps its place until then; one that has not is never run.
@@ -98,8 +105,10 @@ impl BlockingPool {
             let _ = report.send(Job { task });
         };
         let turn = self.queue(Box::new(start));
-        self.start_next();
-        let started = started.await.map_err(io::Error::other)?;
+        self.start_waiting();
+        let started = started
+            .await
+            .map_err(|_| io::Error::other("the runtime has no thread for a blocking job"))?;
         drop(turn);
         started.await
     }
@@ -112,18 +121,25 @@ impl BlockingPool {
         Turn { pool: self, number }
     }
 
-    /// Starts the job that came first, if there is a place for it.
-    fn start_next(&self) {
+    /// Starts the jobs for which there are places, in their order.
+    fn start_waiting(&self) {
         let mut places = self.places.lock();
-        if places.free == 0 {
+        if places.starting {
             return;
         }
-        let Some((_, start)) = places.waiting.pop_first() else {
-            return;
-        };
-        places.free -= 1;
-        drop(places);
-        start(Place { pool: self.clone() });
+        while places.free > 0 {
+            let Some((_, start)) = places.waiting.pop_first() else {
+                break;
+            };
+            places.free -= 1;
+            places.starting = true;
+            drop(places);
+            let place = Place { pool: self.clone() };
+            // tokio panics where the system has no thread. The job's own caller hears of it, and nobody else.
+            drop(catch_unwind(AssertUnwindSafe(|| start(place))));
+            places = self.places.lock();
+            places.starting = false;
+        }
     }
 }
 
@@ -215,5 +231,90 @@ where
 impl<F> fmt::Debug for Blocking<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Blocking").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use futures_util::FutureExt;
+    use tokio::runtime::Runtime;
+
+    use super::*;
+
+    fn runtime() -> Runtime {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        builder.enable_all().build().unwrap()
+    }
+
+    /// A pool of one thread that is busy until the sender is dropped.
+    fn busy(runtime: &Runtime) -> (BlockingPool, mpsc::Sender<()>) {
+        let pool = BlockingPool::new(1);
+        let (release, released) = mpsc::channel::<()>();
+        let job = pool.clone();
+        runtime.spawn(async move { job.run(move || released.recv().unwrap_err()).await });
+        runtime.block_on(tokio::task::yield_now());
+        assert_eq!(pool.places.lock().free, 0);
+        (pool, release)
+    }
+
+    /// Fails the test where the pool runs no job any more.
+    fn assert_runs_a_job(pool: &BlockingPool, runtime: &Runtime) {
+        let job = async { tokio::time::timeout(Duration::from_secs(20), pool.run(|| 7)).await };
+        assert_eq!(runtime.block_on(job).expect("it ran").unwrap(), 7);
+    }
+
+    #[test]
+    fn a_job_of_a_runtime_that_stands_still_holds_up_no_other() {
+        // P36, P38: its own threads run it, whoever may look at what it returns.
+        let (still, lively) = (runtime(), runtime());
+        let (pool, release) = busy(&lively);
+        let mut queued = pin!(pool.run(|| 6));
+        still.block_on(async { assert!(queued.as_mut().now_or_never().is_none()) });
+        drop(release);
+        assert_runs_a_job(&pool, &lively);
+        assert_eq!(still.block_on(queued).unwrap(), 6);
+    }
+
+    #[test]
+    fn jobs_of_a_runtime_that_has_ended_fail_and_make_room() {
+        // P36, P38: each gives its place to the next while it is started; by recursion, so many would take all the stack.
+        let (ended, lively) = (runtime(), runtime());
+        let (pool, release) = busy(&lively);
+        let mut queued: Vec<_> = (0..50_000).map(|_| Box::pin(pool.run(|| ()))).collect();
+        ended.block_on(async {
+            for job in &mut queued {
+                assert!(job.as_mut().now_or_never().is_none());
+            }
+        });
+        drop(ended);
+        drop(release);
+        assert_runs_a_job(&pool, &lively);
+        for job in queued {
+            job.now_or_never().expect("it was started").unwrap_err();
+        }
+        let places = pool.places.lock();
+        assert_eq!((places.free, places.waiting.len()), (1, 0));
+    }
+
+    #[test]
+    fn a_start_that_panics_is_its_own_callers_business() {
+        // P8: as tokio's does where the system has no thread; here while another job's panic unwinds.
+        let runtime = runtime();
+        let pool = BlockingPool::new(1);
+        let (enter, entered) = mpsc::channel::<()>();
+        let bad = pool.run(move || {
+            entered.recv().unwrap_err();
+            panic!("on purpose");
+        });
+        let mut bad = pin!(bad);
+        runtime.block_on(async { assert!(bad.as_mut().now_or_never().is_none()) });
+        let _turn = pool.queue(Box::new(|_place| panic!("no thread, on purpose")));
+        drop(enter);
+        assert_runs_a_job(&pool, &runtime);
+        runtime.block_on(bad).unwrap_err();
     }
 }

@@ -41,7 +41,7 @@ pub struct Connection {
     pub(crate) authenticated: bool,
     pub(crate) peer_addr: Option<SocketAddr>,
     pub(crate) local_addr: Option<SocketAddr>,
-    /// It leads to a forward proxy, which is told the whole URI (RFC 9112 §3.2.2).
+    /// It leads to a forward proxy, which takes the absolute form (RFC 9112 §3.2.2).
     pub(crate) proxied: bool,
     pub(crate) fault: Fault,
 }

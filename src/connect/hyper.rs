@@ -9,6 +9,8 @@ use hyper_util::rt::TokioIo;
 use tower::ServiceExt;
 use tower_service::Service;
 
+#[cfg(feature = "tls-no-provider")]
+use super::refused_certificate;
 use super::{Connect, Connection, Offer};
 use crate::error::{BoxError, Error, Kind};
 use crate::origin::{Key, Origin};
@@ -19,6 +21,11 @@ use crate::origin::{Key, Origin};
 /// The protocol is what the connection says (`Connected::is_negotiated_h2`). Such a connector cannot narrow ALPN: give
 /// it both protocols to offer, and, with [`h1`](Self::h1), a second one that offers only HTTP/1.1, which serves dials
 /// to origins known to speak nothing else. Without it an h2 answer is obeyed there too.
+///
+/// A connection that says that it leads to a forward proxy (`Connected::proxy`) gets the requests of `http://` origins in
+/// absolute form (RFC 9112 §3.2.2); a tunnel or a SOCKS proxy must not say so. An h2pool [`Error`](crate::Error) of the
+/// service is passed on as it is; any other is a connect error, with `is_certificate()` and `is_timeout()` where its
+/// causes say so.
 ///
 /// A proxy tunnel under TLS of this crate narrows ALPN by itself:
 /// `TlsConnector::new(config).over(HyperConnector::new(tunnel))`.
@@ -131,7 +138,7 @@ where
         // TLS of somebody else's, of which nothing is known.
         connection.fault.tear();
     }
-    // Over TLS the proxy sees nothing of the request.
+    // To the origin's own TLS a proxy is a tunnel.
     connection.proxied = connected.is_proxied() && !origin.is_https();
     let mut extras = Extensions::new();
     connected.get_extras(&mut extras);
@@ -151,15 +158,10 @@ fn dial_error(error: BoxError) -> Error {
         Some(message) => Error::new(Kind::Certificate, message),
         None => Error::new(Kind::Connect, "the connector failed"),
     };
-    let dial = match super::timed_out(error.as_ref()) {
-        true => dial.with_timeout(),
-        false => dial,
-    };
-    dial.with_source(error)
+    let late = super::timed_out(error.as_ref());
+    let dial = dial.with_source(error);
+    if late { dial.with_timeout() } else { dial }
 }
-
-#[cfg(feature = "tls-no-provider")]
-use super::refused_certificate;
 
 #[cfg(not(feature = "tls-no-provider"))]
 fn refused_certificate(_: &(dyn std::error::Error + 'static)) -> Option<&'static str> {

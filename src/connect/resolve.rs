@@ -127,3 +127,24 @@ impl std::error::Error for LookupError {
         self.source.as_deref().map(|source| source as _)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_ports_of_an_answer_are_ignored() {
+        // P38: hyper-util would keep them where the origin's port is its scheme's own.
+        let answer = |name: &str| Ok(vec![([127, 0, 0, 1], name.len() as u16).into()]);
+        let blocking = Lookup::Blocking(Arc::new(answer));
+        let service = Lookup::service(tower::service_fn(move |name: Name| {
+            std::future::ready(answer(name.as_str()))
+        }));
+        for lookup in [blocking, service] {
+            let pool = BlockingPool::new(1);
+            let resolver = Resolver { lookup, pool };
+            let addrs = resolver.oneshot("a.test".parse().unwrap()).await.unwrap();
+            assert_eq!(addrs.as_slice(), [([127, 0, 0, 1], 0).into()]);
+        }
+    }
+}

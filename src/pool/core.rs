@@ -304,7 +304,8 @@ fn seed() -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use http::Version;
+    use bytes::Bytes;
+    use http::{Uri, Version};
 
     use crate::connect::memory::pair;
     use crate::{H2Pool, Origin};
@@ -336,5 +337,19 @@ mod tests {
         assert_eq!(pool.stats().sessions_closed.evicted, 1);
         drop(lease);
         assert!(pool.sessions().is_empty());
+    }
+
+    #[test]
+    fn a_mark_keeps_no_uri() {
+        // P39: an origin that was read from a URI holds on to the whole of it.
+        let (connector, _listener) = pair::<Origin>();
+        let pool = H2Pool::builder().connector(connector).build().unwrap();
+        let text = Bytes::from(format!("https://a/?{}", "q".repeat(30_000)));
+        let key = Origin::from_uri(&Uri::from_maybe_shared(text.clone()).unwrap()).unwrap();
+        assert!(!text.is_unique(), "the key holds it");
+        pool.mark_h1_only(&key);
+        assert!(pool.is_h1_only(&key));
+        drop(key);
+        assert!(text.is_unique());
     }
 }

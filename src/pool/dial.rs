@@ -297,6 +297,34 @@ fn address(connection: &Connection, origin: &Origin) -> Arc<Address> {
         peer: connection.peer_addr,
         local: connection.local_addr,
         authenticated: connection.authenticated,
-        proxied: connection.proxied,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_connector_says_of_another_origin_is_not_said_of_this_one() {
+        // P27, P41: its proxy's HTTP/1.1 would send the requests past the proxy, to the fallback.
+        let origin: Origin = "https://a".parse().unwrap();
+        let error = |kind| Error::new(kind, "said");
+        let own = of_connector(error(Kind::H1Only).with_origin(&origin), &origin);
+        assert!(own.is_h1_only(), "{own:?}");
+        let proxys = |kind| of_connector(error(kind).with_origin("http://proxy:80"), &origin);
+        let h1 = proxys(Kind::H1Only);
+        assert!(h1.is_connect() && h1.is_transient() && !h1.is_h1_only(), "{h1:?}");
+        assert!(proxys(Kind::Config).is_config());
+        assert!(proxys(Kind::Certificate).is_certificate());
+        for error in [&h1, &proxys(Kind::Config)] {
+            assert_eq!(error.origin(), None, "the dial names its own");
+            let cause = std::error::Error::source(error).unwrap();
+            assert!(cause.to_string().contains("said"), "{cause}");
+        }
+        let late = of_connector(
+            error(Kind::Connect).with_timeout().with_origin("http://proxy:80"),
+            &origin,
+        );
+        assert!(late.is_connect() && late.is_timeout(), "{late:?}");
+    }
 }

@@ -13,6 +13,8 @@ use parking_lot::Mutex;
 use tower::ServiceExt;
 use tower_service::Service;
 
+#[cfg(feature = "tls-no-provider")]
+use crate::connect::refused_certificate;
 use crate::error::{BoxError, Error, Kind};
 use crate::origin::Origin;
 use crate::session::{Body, Outgoing};
@@ -54,13 +56,12 @@ fn failed(error: BoxError) -> Error {
         Ok(ours) => return *ours,
         Err(error) => error,
     };
-    let kind = match (
-        never_connected(error.as_ref()),
-        refused_certificate(error.as_ref()),
-    ) {
-        (true, true) => Kind::Certificate,
-        (true, false) => Kind::Connect,
-        (false, _) => Kind::Io,
+    let kind = if !never_connected(error.as_ref()) {
+        Kind::Io
+    } else if refused_certificate(error.as_ref()).is_some() {
+        Kind::Certificate
+    } else {
+        Kind::Connect
     };
     Error::new(kind, "the fallback service failed").with_source(error)
 }
@@ -79,14 +80,9 @@ fn never_connected(_: &(dyn std::error::Error + 'static)) -> bool {
     false
 }
 
-#[cfg(feature = "tls-no-provider")]
-fn refused_certificate(error: &(dyn std::error::Error + 'static)) -> bool {
-    crate::connect::refused_certificate(error).is_some()
-}
-
 #[cfg(not(feature = "tls-no-provider"))]
-fn refused_certificate(_: &(dyn std::error::Error + 'static)) -> bool {
-    false
+fn refused_certificate(_: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
+    None
 }
 
 /// The body of a request on its way to a [`fallback`](crate::Builder::fallback) service. `Send`, `Sync` and `Unpin`.

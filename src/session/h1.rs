@@ -25,7 +25,7 @@ use super::h1_held::Held;
 use super::h1_upload::Upload;
 use super::link::{Address, Informant, Occupied};
 use super::meter::Bounds;
-use crate::connect::Fault;
+use crate::connect::{Connection, Fault};
 use crate::error::Error;
 use crate::sync::Mutex;
 
@@ -81,6 +81,8 @@ pub(crate) struct H1Control {
     write_timeout: AtomicU64,
     pub(super) informant: Informant,
     pub(super) fault: Fault,
+    /// The server is a forward proxy.
+    pub(super) proxied: bool,
     /// Interim responses to one request, and bytes of them (P44).
     pub(super) max_interim: (u32, u64),
 }
@@ -103,7 +105,7 @@ pub(super) struct Returned {
 impl H1Control {
     pub(super) fn new(
         address: Arc<Address>,
-        fault: Fault,
+        connection: &Connection,
         bounds: &Bounds,
         body_idle: Option<Duration>,
     ) -> Self {
@@ -124,7 +126,8 @@ impl H1Control {
             watcher: AtomicWaker::new(),
             write_timeout: AtomicU64::new(0),
             informant: Informant::new(address),
-            fault,
+            fault: connection.fault.clone(),
+            proxied: connection.proxied,
             max_interim: (bounds.informational, bounds.informational_bytes),
         }
     }

@@ -41,7 +41,7 @@ pub(crate) async fn handshake(
 ) -> Result<(Arc<H1>, H1Driver), Error> {
     let control = Arc::new(H1Control::new(
         address,
-        connection.fault.clone(),
+        &connection,
         &tuning.bounds,
         tuning.body_idle_timeout,
     ));

@@ -97,9 +97,10 @@ impl Sending {
     ) -> Result<Self, Failure> {
         let mut request = h1_head::for_h1(parts, body.as_ref().map_or(Some(0), Outgoing::exact_size))
             .map_err(Failure::Failed)?;
-        if session.control.address().proxied {
+        if session.control.proxied {
+            let origin = &session.control.address().origin;
             *request.uri_mut() =
-                h1_head::absolute_form(&parts.uri, request.uri()).map_err(Failure::Failed)?;
+                h1_head::absolute_form(&parts.uri, request.uri(), origin).map_err(Failure::Failed)?;
         }
         let Some(mut sender) = session.control.take_sender() else {
             // The session is about to be reported as ended; until then nobody else is to be granted this slot.

@@ -8,7 +8,7 @@ use super::head::{
     Protocol, add_length, check_host, check_length, too_many, unusable, with_port, without_user,
 };
 use crate::error::Error;
-use crate::origin::usual_port;
+use crate::origin::{Origin, usual_port};
 
 /// The head of one attempt: origin-form, or authority-form for CONNECT, and a `host`, which comes first.
 /// What hyper's own extensions say stays; how long a body is, hyper tells. `body_size` is as for [`for_h2`](super::head::for_h2).
@@ -97,17 +97,21 @@ fn origin_form(uri: &Uri) -> Uri {
     path.map_or_else(|| Uri::from_static("/"), Uri::from)
 }
 
-/// What a forward proxy is told in place of `form` (RFC 9112 §3.2.2): that of CONNECT stays.
-pub(super) fn absolute_form(uri: &Uri, form: &Uri) -> Result<Uri, Error> {
+/// The target of a request by a forward proxy (RFC 9112 §3.2.2), in place of the `form` that an origin is told; that of
+/// CONNECT stays.
+pub(super) fn absolute_form(uri: &Uri, form: &Uri, origin: &Origin) -> Result<Uri, Error> {
     if form.authority().is_some() {
         return Ok(form.clone());
     }
-    let mut whole = form.clone().into_parts();
-    whole.scheme = uri.scheme().cloned();
-    whole.authority = uri.authority().map(without_user).transpose()?;
-    if whole.scheme.is_none() || whole.authority.is_none() {
-        return Ok(form.clone());
+    if form.path() == "*" {
+        // Its absolute form has an empty path, which `Uri` does not write (RFC 9112 §3.2.4).
+        return Err(Error::config("`*` as a target cannot be sent by a forward proxy"));
     }
+    let given = uri.authority().map(without_user).transpose()?;
+    let usual = origin.uri().into_parts();
+    let mut whole = form.clone().into_parts();
+    whole.scheme = usual.scheme;
+    whole.authority = given.or(usual.authority);
     Uri::from_parts(whole).map_err(unusable)
 }
 
@@ -187,6 +191,40 @@ mod tests {
         for refused in [Request::get("/nowhere"), Request::connect("/nowhere"), extended] {
             assert!(head(refused).unwrap_err().is_config());
         }
+    }
+
+    #[test]
+    fn the_target_is_the_root_where_a_uri_has_no_path() {
+        // P28: a fragment is never sent.
+        for (uri, target) in [
+            ("http://a", "/"),
+            ("http://a#fragment", "/"),
+            ("http://a/#fragment", "/"),
+            ("http://a?q#fragment", "/?q"),
+        ] {
+            let parts = Request::get(uri).body(()).unwrap().into_parts().0;
+            let sent = for_h1(&parts, Some(0)).unwrap();
+            assert_eq!(sent.uri().to_string(), target, "{uri}");
+        }
+    }
+
+    #[test]
+    fn a_forward_proxy_gets_the_absolute_form() {
+        // P28: without user and password; for a relative URI, the session's origin.
+        let origin: Origin = "http://b:8080".parse().unwrap();
+        let absolute = |uri: &str, form: &str| {
+            let form = form.parse().unwrap();
+            absolute_form(&uri.parse().unwrap(), &form, &origin)
+        };
+        for (uri, form, target) in [
+            ("http://u:p@a:81/x?y", "/x?y", "http://a:81/x?y"),
+            ("http://a", "/", "http://a/"),
+            ("/x", "/x", "http://b:8080/x"),
+            ("http://a/x", "a:80", "a:80"),
+        ] {
+            assert_eq!(absolute(uri, form).unwrap().to_string(), target, "{uri}");
+        }
+        assert!(absolute("*", "*").unwrap_err().is_config());
     }
 
     #[test]

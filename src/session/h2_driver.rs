@@ -441,7 +441,6 @@ mod tests {
                 peer: None,
                 local: None,
                 authenticated: true,
-                proxied: false,
             };
             let connection = Connection::new(ours, Version::HTTP_2);
             let (session, mut driver) = handshake(connection, &Tuning::narrow(), Arc::new(address))

@@ -120,9 +120,6 @@ pub(crate) struct Address {
     pub(crate) local: Option<SocketAddr>,
     /// The server proved who it is: what it says about protocols may be remembered.
     pub(crate) authenticated: bool,
-    /// It leads to a forward proxy, which is told whole URIs.
-    #[cfg_attr(not(feature = "http1"), allow(dead_code, reason = "HTTP/2 tells them always"))]
-    pub(crate) proxied: bool,
 }
 
 /// Adds to responses what they say about their connection.

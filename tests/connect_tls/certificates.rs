@@ -3,13 +3,15 @@
 use std::io;
 use std::sync::Arc;
 
-use h2pool::connect::{Offer, TlsConnector};
-use h2pool::{Error, Origin};
+use h2pool::connect::{Connection, Offer, TlsConnector, from_fn};
+use h2pool::{Error, H2Pool, Origin};
+use http::{Request, Version};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, date_time_ymd};
 use rustls::crypto::ring;
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio_rustls::TlsAcceptor;
 
 use crate::certs::{self, Tls, WRONG_NAME};
 use crate::{Server, always_to, dial};
@@ -103,4 +105,50 @@ async fn our_certificate_refused_is_a_certificate_error_too() {
     let error = error.get_ref().unwrap().downcast_ref::<Error>().unwrap();
     assert!(error.is_certificate() && !error.is_transient(), "{error:?}");
     assert!(error.to_string().contains("our certificate"), "{error}");
+}
+
+#[tokio::test]
+async fn a_request_to_a_server_that_refuses_our_certificate_was_never_read() {
+    // P22, P41: RFC 8446 §4.4.2.4, the server ends the handshake before it reads what was sent after it.
+    let h1 = cfg!(feature = "http1").then(Tls::h1);
+    for server in h1.into_iter().chain([Tls::h2()]) {
+        let acceptor = TlsAcceptor::from(server.client_auth().tls13().server());
+        let transport = from_fn(move |_: &Origin, _| {
+            let (ours, theirs) = tokio::io::duplex(64 * 1024);
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                let theirs = after_a_while(theirs);
+                let (_, mut io) = acceptor.accept(theirs).into_fallible().await.unwrap_err();
+                let _ = io.read_to_end(&mut Vec::new()).await;
+            });
+            std::future::ready(Ok(Connection::new(ours, Version::HTTP_11)))
+        });
+        let connector = TlsConnector::new(certs::client_config()).over(transport);
+        let pool = H2Pool::builder().connector(connector).build().unwrap();
+        for body in ["", "x"] {
+            let request = Request::post("https://localhost/").body(body.to_owned()).unwrap();
+            let error = pool.request(request).await.unwrap_err();
+            assert!(error.is_certificate() && error.is_unprocessed(), "{error:?}");
+            assert!(!error.is_transient(), "trying again cannot help");
+        }
+    }
+}
+
+/// The server's end, where all that the client says after its hello arrives only once others have run: its certificate
+/// comes together with the request.
+fn after_a_while(theirs: DuplexStream) -> DuplexStream {
+    let (near, far) = tokio::io::duplex(64 * 1024);
+    let (mut from_client, mut to_client) = tokio::io::split(theirs);
+    let (mut from_server, mut to_server) = tokio::io::split(near);
+    tokio::spawn(async move { tokio::io::copy(&mut from_server, &mut to_client).await });
+    tokio::spawn(async move {
+        let mut hello = Vec::with_capacity(4096);
+        from_client.read_buf(&mut hello).await?;
+        to_server.write_all(&hello).await?;
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        tokio::io::copy(&mut from_client, &mut to_server).await
+    });
+    far
 }

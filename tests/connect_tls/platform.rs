@@ -2,9 +2,12 @@
 #![cfg(target_os = "linux")]
 
 use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use futures_util::future::join_all;
 use h2pool::connect::{Offer, TlsConnector, from_fn};
 use h2pool::{Error, Origin};
 use http::Version;
@@ -17,7 +20,7 @@ const CHILD: &str = "H2POOL_TEST_CHILD";
 
 /// Runs the test again in a process whose trust store is this; there, `parents_port` says so.
 async fn in_a_process_that_trusts(pem: &str, test: &'static str, port: u16) {
-    let file = std::env::temp_dir().join(format!("h2pool-{}-{}.pem", std::process::id(), pem.len()));
+    let file = std::env::temp_dir().join(format!("h2pool-{}-{test}.pem", std::process::id()));
     std::fs::write(&file, pem).unwrap();
     let mut child = std::process::Command::new(std::env::current_exe().unwrap());
     child
@@ -93,4 +96,37 @@ fn a_runtime_that_stands_still_keeps_the_platforms_verifier_from_no_other() {
     let second =
         async { tokio::time::timeout(Duration::from_secs(20), dial(&connector, &origin, Offer::Any)).await };
     assert!(other.block_on(second).expect("it is loaded").is_err());
+}
+
+#[tokio::test]
+async fn a_crowd_of_first_dials_loads_the_platforms_verifier_once() {
+    // P38: those that wait for it hold no thread.
+    if parents_port().is_some() {
+        let threads = tokio::task::spawn_blocking(threads_of_a_crowd);
+        assert_eq!(threads.await.unwrap(), 1);
+        return;
+    }
+    let test = "platform::a_crowd_of_first_dials_loads_the_platforms_verifier_once";
+    in_a_process_that_trusts(&certs().ca.cert_pem, test, 0).await;
+}
+
+/// How many threads a runtime starts for many dials at once that wait for the verifier.
+fn threads_of_a_crowd() -> usize {
+    let threads = Arc::<AtomicUsize>::default();
+    let counting = threads.clone();
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.on_thread_start(move || {
+        counting.fetch_add(1, Ordering::Relaxed);
+    });
+    let runtime = builder.build().unwrap();
+    let connector = TlsConnector::platform().over(from_fn(|_: &Origin, _| {
+        std::future::ready(Err(Error::connect("this far")))
+    }));
+    let origin = Origin::https("localhost", 443).unwrap();
+    let crowd = (0..64).map(|_| dial(&connector, &origin, Offer::Any));
+    for dialed in runtime.block_on(join_all(crowd)) {
+        assert!(dialed.unwrap_err().is_connect());
+    }
+    drop(runtime);
+    threads.load(Ordering::Relaxed)
 }

@@ -1,16 +1,20 @@
 //! HTTP/1.1 as somebody else's business (P26, P27).
 
 use std::convert::Infallible;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use h2pool::{Error, H2Pool, RequestBody};
-use http::{Request, Response, Version};
+use http::{Request, Response, Uri, Version};
 use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Full, StreamBody};
-use tower::{Service, service_fn};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::net::TcpStream;
+use tower::{Service, ServiceExt, service_fn};
 
 use crate::support::peer::code;
 use crate::support::server::Server;
@@ -293,4 +297,31 @@ async fn a_body_of_the_fallback_that_breaks_off_is_an_error_with_its_cause() {
     let cause = std::error::Error::source(&error).unwrap();
     let cause = cause.downcast_ref::<std::io::Error>().unwrap();
     assert_eq!(cause.kind(), std::io::ErrorKind::UnexpectedEof);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fallback_without_a_connection_did_nothing() {
+    // P22, P27: as hyper-util's client tells it, whatever stands around that client.
+    let unknown = rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer);
+    for certificate in [false, true] {
+        let unknown = unknown.clone();
+        let connector = service_fn(move |_: Uri| {
+            let failed = if certificate {
+                io::Error::other(unknown.clone())
+            } else {
+                io::ErrorKind::ConnectionRefused.into()
+            };
+            std::future::ready(Err::<TokioIo<TcpStream>, _>(failed))
+        });
+        let client = Client::builder(TokioExecutor::new()).build::<_, RequestBody>(connector);
+        let around = client.map_err(|error| anyhow::Error::from(error).context("a layer"));
+        let (pool, _net) = net(H2Pool::builder().fallback(around));
+        pool.mark_h1_only(&origin("https://a"));
+        let error = pool.request(post(uri("https://a/"), "x")).await.unwrap_err();
+        assert!(error.is_connect() && error.is_unprocessed(), "{error:?}");
+        assert_eq!(
+            (error.is_certificate(), error.is_transient()),
+            (certificate, !certificate)
+        );
+    }
 }

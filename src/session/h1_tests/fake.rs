@@ -185,7 +185,6 @@ impl Fake {
             peer: None,
             local: None,
             authenticated: false,
-            proxied: false,
         };
         let connection = Connection::new(wrap(ours), Version::HTTP_11);
         let (h1, driver) = handshake_h1(connection, &tuning, Arc::new(address))
