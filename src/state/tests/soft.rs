@@ -273,6 +273,10 @@ fn a_soft_slot_of_a_session_that_has_to_answer_is_used_only_if_no_other_has_room
         assert_eq!(firm.is_some(), !other_has_room);
         assert_eq!(bench.claim(waiter), Claim::Gone);
         if other_has_room {
+            let mut sessions = bench.state.snapshot();
+            let left = sessions.find(|session| session.id == suspect).unwrap();
+            assert_eq!(left.in_use, 1, "only what was cancelled");
+            drop(sessions);
             assert_ne!(bench.take(), suspect);
         }
     }
