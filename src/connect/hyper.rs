@@ -9,9 +9,7 @@ use hyper_util::rt::TokioIo;
 use tower::ServiceExt;
 use tower_service::Service;
 
-#[cfg(feature = "tls-no-provider")]
-use super::refused_certificate;
-use super::{Connect, Connection, Offer};
+use super::{Connect, Connection, Offer, refused_certificate};
 use crate::error::{BoxError, Error, Kind};
 use crate::origin::{Key, Origin};
 
@@ -161,9 +159,4 @@ fn dial_error(error: BoxError) -> Error {
     let late = super::timed_out(error.as_ref());
     let dial = dial.with_source(error);
     if late { dial.with_timeout() } else { dial }
-}
-
-#[cfg(not(feature = "tls-no-provider"))]
-fn refused_certificate(_: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
-    None
 }

@@ -145,6 +145,12 @@ impl Offer {
     }
 }
 
+/// Without TLS of ours nothing is known of certificates.
+#[cfg(not(feature = "tls-no-provider"))]
+pub(crate) fn refused_certificate(_: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
+    None
+}
+
 /// Whether something in the chain of `error` was given up by the system, or by a time limit within the connector.
 #[cfg(feature = "tcp")]
 fn timed_out(error: &(dyn std::error::Error + 'static)) -> bool {

@@ -77,8 +77,8 @@ impl Handle for Arc<Session> {
 
     fn retire(&self) {
         match &self.wire {
-            Wire::H2(session) => session.control().retire(),
-            Wire::H2Ending(control) => control.retire(),
+            Wire::H2(session) => session.control().set_draining(),
+            Wire::H2Ending(control) => control.set_draining(),
             #[cfg(feature = "http1")]
             Wire::H1(session) => session.control().close(),
         }

@@ -13,7 +13,6 @@ use parking_lot::Mutex;
 use tower::ServiceExt;
 use tower_service::Service;
 
-#[cfg(feature = "tls-no-provider")]
 use crate::connect::refused_certificate;
 use crate::error::{BoxError, Error, Kind};
 use crate::origin::Origin;
@@ -78,11 +77,6 @@ fn never_connected(error: &(dyn std::error::Error + 'static)) -> bool {
 #[cfg(not(all(feature = "tcp", feature = "http1")))]
 fn never_connected(_: &(dyn std::error::Error + 'static)) -> bool {
     false
-}
-
-#[cfg(not(feature = "tls-no-provider"))]
-fn refused_certificate(_: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
-    None
 }
 
 /// The body of a request on its way to a [`fallback`](crate::Builder::fallback) service. `Send`, `Sync` and `Unpin`.

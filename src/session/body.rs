@@ -71,10 +71,7 @@ impl Body {
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let body = body.map_err(failed);
-        Self {
-            kind: Inner::Other(Mutex::new(body.boxed_unsync())),
-        }
+        Self::boxed(body.map_err(failed))
     }
 
     /// `uploads`: the request had a body.
@@ -97,7 +94,10 @@ impl Body {
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let body = body.map_err(move |error| failed(error).with_origin(&origin));
+        Self::boxed(body.map_err(move |error| failed(error).with_origin(&origin)))
+    }
+
+    fn boxed(body: impl http_body::Body<Data = Bytes, Error = Error> + Send + 'static) -> Self {
         Self {
             kind: Inner::Other(Mutex::new(body.boxed_unsync())),
         }

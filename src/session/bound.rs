@@ -7,6 +7,10 @@ use std::time::Duration;
 use crate::error::{Error, Kind};
 use crate::timer::Timer;
 
+/// How long what a server said before it closed may take to be read, after a write has failed. It is there already as a
+/// rule, but the runtime hears of it when it looks for events the next time, and of the failed write at once.
+pub(super) const LAST_WORDS: Duration = Duration::from_millis(100);
+
 /// Runs from its first poll to the next [`reset`](Self::reset). Without a limit it never ends, and costs nothing.
 pub(super) struct Bound {
     limit: Option<Duration>,

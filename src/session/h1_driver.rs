@@ -7,14 +7,13 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::alive::{Alive, Ending};
-use super::bound::Bound;
+use super::bound::{Bound, LAST_WORDS};
 use super::h1::{H1, H1Control, Returned};
 use super::h1_held::Watch;
 use super::h2_driver::Tuning;
@@ -192,9 +191,6 @@ struct Wire {
     wrote: bool,
 }
 
-/// How long the rest of an answer may take to be read after a write has failed.
-const LAST_WORDS: Duration = Duration::from_millis(100);
-
 /// A write failed.
 struct Broken {
     error: io::Error,
@@ -214,6 +210,14 @@ impl Broken {
 }
 
 impl Wire {
+    /// Nothing is written any more once a write has failed.
+    fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.broken {
+            Some(broken) => broken.poll(cx).map(Err),
+            None => Poll::Ready(Ok(())),
+        }
+    }
+
     fn bounded<T>(&mut self, cx: &mut Context<'_>, step: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if let Poll::Ready(step) = step {
             self.stalled = None;
@@ -271,9 +275,7 @@ impl AsyncRead for Wire {
 
 impl AsyncWrite for Wire {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        if let Some(broken) = &mut self.broken {
-            return broken.poll(cx).map(Err);
-        }
+        ready!(self.poll_broken(cx))?;
         let step = Pin::new(&mut self.io).poll_write(cx, buf);
         self.wrote |= matches!(step, Poll::Ready(Ok(1..)));
         self.bounded(cx, step)
@@ -284,9 +286,7 @@ impl AsyncWrite for Wire {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        if let Some(broken) = &mut self.broken {
-            return broken.poll(cx).map(Err);
-        }
+        ready!(self.poll_broken(cx))?;
         let step = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
         self.wrote |= matches!(step, Poll::Ready(Ok(1..)));
         self.bounded(cx, step)
@@ -297,9 +297,7 @@ impl AsyncWrite for Wire {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if let Some(broken) = &mut self.broken {
-            return broken.poll(cx).map(Err);
-        }
+        ready!(self.poll_broken(cx))?;
         let step = Pin::new(&mut self.io).poll_flush(cx);
         if let Poll::Ready(Ok(())) = step {
             let wrote = std::mem::take(&mut self.wrote);

@@ -130,8 +130,8 @@ impl Control {
         self.flags.load(Ordering::Acquire) & READY != 0
     }
 
-    /// No new streams from now on.
-    pub(super) fn set_draining(&self) {
+    /// No new streams from now on; those that run may end.
+    pub(crate) fn set_draining(&self) {
         self.flags.fetch_or(DRAINING, Ordering::AcqRel);
     }
 
@@ -192,11 +192,6 @@ impl Control {
 
     pub(super) fn cause(&self) -> Option<&Error> {
         self.cause.get()
-    }
-
-    /// No new streams from now on; those that run may end.
-    pub(crate) fn retire(&self) {
-        self.set_draining();
     }
 
     /// No stream is left; see the module's text.

@@ -25,6 +25,15 @@ async fn leased(pool: &H2Pool, net: &mut Net) -> (Lease, Peer) {
     (pool.acquire(&origin("https://a")).await.unwrap(), peer)
 }
 
+/// The lease is used on the session that is opened now.
+async fn is_exchanged(lease: Lease, net: &mut Net) {
+    let mut replacement = net.ready_peer(100).await;
+    settle().await;
+    let sent = send(lease, "/leased");
+    assert_eq!(replacement.answer_one(b"ok").await.unwrap(), "/leased");
+    join(sent).await.unwrap();
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_lease_on_a_session_that_answers_no_probe_is_exchanged() {
     // P4, P19
@@ -35,11 +44,7 @@ async fn a_lease_on_a_session_that_answers_no_probe_is_exchanged() {
     silent.silent();
     cancelled.abort();
     pass(2.0).await;
-    let mut replacement = net.ready_peer(100).await;
-    settle().await;
-    let sent = send(lease, "/leased");
-    assert_eq!(replacement.answer_one(b"ok").await.unwrap(), "/leased");
-    join(sent).await.unwrap();
+    is_exchanged(lease, &mut net).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -48,11 +53,7 @@ async fn a_lease_on_a_session_that_is_replaced_is_exchanged() {
     let (pool, mut net) = net(H2Pool::builder().max_age(Duration::from_secs(10)));
     let (lease, _old) = leased(&pool, &mut net).await;
     pass(10.5).await;
-    let mut replacement = net.ready_peer(100).await;
-    settle().await;
-    let sent = send(lease, "/leased");
-    assert_eq!(replacement.answer_one(b"ok").await.unwrap(), "/leased");
-    join(sent).await.unwrap();
+    is_exchanged(lease, &mut net).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -10,3 +10,5 @@ mod mock;
 mod poll;
 mod pool;
 mod retry;
+#[path = "../support/mod.rs"]
+mod support;

@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::sync::Arc;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use bytes::Bytes;
 use h2pool::connect::memory;
@@ -13,6 +12,8 @@ use tracing::Instrument;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+
+use crate::support::peer::{Peer, code};
 
 /// Keeps the message and the field names of each event of the pool.
 #[derive(Clone, Default)]
@@ -199,33 +200,18 @@ async fn a_replay_that_does_not_count_towards_the_bound_is_told() {
         .build()
         .unwrap();
     let serve = async {
-        let mut io = listener.accept().await.unwrap().accept(http::Version::HTTP_2);
-        io.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.unwrap();
-        let mut preface = [0; 24];
-        io.read_exact(&mut preface).await.unwrap();
-        loop {
-            let mut head = [0; 9];
-            io.read_exact(&mut head).await.unwrap();
-            let mut payload = vec![0; usize::from(head[1]) << 8 | usize::from(head[2])];
-            io.read_exact(&mut payload).await.unwrap();
-            if head[3] == 6 && head[4] == 0 {
-                io.write_all(&[0, 0, 8, 6, 1, 0, 0, 0, 0]).await.unwrap();
-                io.write_all(&payload).await.unwrap();
-            }
-            if head[3] == 1 && head[8] == 3 {
-                break;
-            }
-        }
-        io.write_all(&[0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0])
-            .await
-            .unwrap();
-        io.write_all(&[0, 0, 1, 1, 5, 0, 0, 0, 1, 0x88]).await.unwrap();
+        let mut peer = Peer::new(listener.accept().await.unwrap().accept(http::Version::HTTP_2));
+        peer.handshake(&[]).await;
+        let streams = [peer.next_headers().await.stream, peer.next_headers().await.stream];
+        assert_eq!(streams, [1, 3]);
+        peer.send_goaway(1, code::NO_ERROR, b"").await;
+        peer.send_headers(1, 200, true).await;
         let next = listener.accept().await.unwrap().accept(http::Version::HTTP_2);
         let mut connection = h2::server::handshake(next).await.unwrap();
         let (_, mut respond) = connection.accept().await.unwrap().unwrap();
         respond.send_response(http::Response::new(()), true).unwrap();
         tokio::spawn(async move { while connection.accept().await.is_some() {} });
-        drop(io);
+        drop(peer);
     };
     let (one, two, ()) = tokio::join!(pool.request(get()), pool.request(get()), serve);
     one.unwrap();
@@ -234,7 +220,7 @@ async fn a_replay_that_does_not_count_towards_the_bound_is_told() {
     assert_eq!(recorder.count("replayed"), 1);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_session_that_nobody_wants_any_more_is_told() {
     // P25, P40, P43
     let recorder = Recorder::default();

@@ -6,11 +6,11 @@ use std::ops::Deref;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
+use super::super::bound::LAST_WORDS;
 use super::Meter;
 use super::traffic::{FromPeer, ToPeer};
 use crate::connect::Fault;
@@ -52,10 +52,6 @@ impl Drop for Attached {
         self.0.end();
     }
 }
-
-/// How long the end of a connection that a write found broken may take to be read. That is there already as a rule, but
-/// the runtime hears of it when it looks for events the next time, and of the failed write at once.
-const LAST_WORDS: Duration = Duration::from_millis(100);
 
 /// A write failed.
 #[derive(Debug)]

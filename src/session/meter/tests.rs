@@ -1,6 +1,7 @@
 //! The accounting, frame by frame, with explicit times.
 
 mod connection;
+mod halves;
 mod streams;
 mod transport;
 
