@@ -14,7 +14,7 @@ use http_body_util::BodyExt;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Error;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::sync::Semaphore;
 
 use crate::Failure;
@@ -60,7 +60,9 @@ impl Client for Baseline {
             connector.enable_http2().wrap_connector(tcp)
         };
         let client = hyper_util::client::legacy::Client::builder(TokioExecutor::new())
+            .timer(TokioTimer::new())
             .http2_only(!options.h1_only)
+            .http2_keep_alive_interval(options.keep_alive_interval())
             .build(connector);
         let at_once = if options.h1_only { H1_AT_ONCE } else { H2_AT_ONCE };
         Ok(Self {

@@ -8,6 +8,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Request, StatusCode, Version};
@@ -22,6 +23,15 @@ pub(crate) struct Options {
     pub(crate) tls: TlsVersions,
     /// What the server is known to speak, for clients that have to be told.
     pub(crate) h1_only: bool,
+    /// A PING each second while answers are due.
+    pub(crate) pings: bool,
+}
+
+impl Options {
+    /// How often to send a PING.
+    pub(crate) fn keep_alive_interval(&self) -> Option<Duration> {
+        self.pings.then_some(Duration::from_secs(1))
+    }
 }
 
 /// The versions of TLS that a client offers.

@@ -26,7 +26,10 @@ impl Client for Pooled {
             TlsVersions::Tls12 => tls.tls12(),
             TlsVersions::Tls13 => tls.tls13(),
         };
-        Ok(Self(H2Pool::builder().tls_config(tls.client()).build()?))
+        let pool = H2Pool::builder()
+            .tls_config(tls.client())
+            .keep_alive_interval(options.keep_alive_interval().unwrap_or_default());
+        Ok(Self(pool.build()?))
     }
 
     async fn send(&self, request: Request<Payload>) -> Result<Answer, Unanswered> {

@@ -7,9 +7,11 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::ops::Range;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use tokio::net::TcpStream;
@@ -22,6 +24,8 @@ use crate::site::cache;
 const READY: Duration = Duration::from_secs(20);
 /// How long a server may take to end by itself when asked.
 const ENDED: Duration = Duration::from_secs(10);
+/// Where the servers listen: below what Linux gives to connections (`ip_local_port_range`).
+const PORTS: Range<u16> = 10_000..32_000;
 /// Between two looks at something that has no event.
 const LOOK: Duration = Duration::from_millis(10);
 
@@ -182,9 +186,21 @@ fn tail(path: &Path) -> String {
     read().unwrap_or_else(|error| format!("{}: {error}", path.display()))
 }
 
-/// A port that was free a moment ago.
+/// A port that was free a moment ago and is given to nobody else here, so that a server that starts afresh finds it again.
+/// The system's own choice would be one of those that connections leave from: the next may take it.
 pub(crate) fn free_port() -> Result<u16, Failure> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
+    // Another run of this program begins elsewhere.
+    let begin = std::process::id().wrapping_mul(97);
+    for _ in PORTS {
+        let given = GIVEN.fetch_add(1, Ordering::Relaxed);
+        let within = begin.wrapping_add(given) % u32::from(PORTS.end - PORTS.start);
+        let port = PORTS.start + u16::try_from(within)?;
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    Err(format!("no port of {PORTS:?} is free").into())
 }
 
 /// Finds a program: what `scripts/install-servers` put into the target directory, then the usual places, the

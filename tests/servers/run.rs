@@ -9,7 +9,7 @@ use futures_util::{StreamExt, stream};
 use tokio::time::{Instant, timeout};
 
 use crate::Failure;
-use crate::client::Client;
+use crate::client::{Client, Options};
 use crate::context::{Context, REQUESTS};
 use crate::fixtures;
 use crate::matrix::{Case, cases};
@@ -200,7 +200,10 @@ async fn drive<C: Client>(
     case: &Case<C>,
     server: Arc<Running>,
 ) -> Result<String, Failure> {
-    let client = C::build(&case.options)?;
+    let client = C::build(&Options {
+        pings: !fixture.can.goes_on,
+        ..case.options
+    })?;
     let context = Context {
         case: case.name,
         client: client.clone(),

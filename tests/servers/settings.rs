@@ -39,6 +39,8 @@ pub(crate) struct Can {
     pub(crate) application: bool,
     /// Goes on reading where more streams than its limit were opened ahead of its SETTINGS.
     pub(crate) early: bool,
+    /// Goes on with its answers by itself; else now and then only when a frame comes, such as a PING.
+    pub(crate) goes_on: bool,
     /// Takes uploads whose length is not known at first.
     pub(crate) pieces: bool,
     /// How it is asked to start afresh while requests come in.
@@ -55,6 +57,7 @@ impl Can {
         keep_alive_off: (true, true),
         application: true,
         early: true,
+        goes_on: true,
         pieces: true,
         renew: Renew::Signal("HUP"),
     };
