@@ -132,8 +132,8 @@ impl Sending {
         if let (Some(upload), Some(body)) = (&mut self.upload, body.as_mut()) {
             match upload.poll(body, cx) {
                 Poll::Pending => {}
-                Poll::Ready(Ok(()) | Err(Cut::Theirs)) => self.upload = None,
-                Poll::Ready(Err(Cut::Ours(error))) => return Poll::Ready(Err(error)),
+                Poll::Ready(Cut::Theirs) => self.upload = None,
+                Poll::Ready(Cut::Ours(error)) => return Poll::Ready(Err(error)),
             }
         }
         let (Some(response), Some(tail)) = (&mut self.response, &self.tail) else {
@@ -340,7 +340,7 @@ impl Rest {
         };
         match upload.poll(body, cx) {
             Poll::Pending if upload.is_queued() => Poll::Ready(Ok(())),
-            polled => polled,
+            polled => polled.map(Err),
         }
     }
 }

@@ -2,14 +2,15 @@
 //!
 //! Capacity is reserved only for data that is at hand, at most [`SHARE`] of it beyond what is queued already, and what
 //! is left over is given back before waiting for more: neither an idle upload nor a slow socket holds the connection's
-//! window from others, and uploads that wait for it take turns (P30). The request half is over when h2 accepts
-//! END_STREAM with capacity assigned to all data before it (P2).
+//! window from others, and uploads that wait for it take turns (P30).
 //!
 //! h2 assigns nothing to a stream whose HEADERS it has still to write, and a small body would be a second turn of its task,
 //! of the session's, and a second write. So what is at hand when the request is handed over, up to [`SHARE`], goes **ahead**
-//! of its capacity: h2 keeps it and writes it behind the HEADERS, as far as the windows allow. A request that ends so is
-//! **queued**: its half is over once its END_STREAM was written, which the meter tells. h2 takes a stream that both sides have
-//! ended for over while it is queued, and does not cancel it when it is dropped: who gives it up [resets](Upload::reset) it.
+//! of its capacity: h2 keeps it and writes it behind the HEADERS, as far as the windows allow.
+//!
+//! A request of which all was handed over is **queued**: its half is over once its END_STREAM was written, which the meter
+//! tells (P2). Until then SETTINGS can take back what was assigned to it. h2 takes a stream that both sides have ended for over
+//! while it is queued, and does not cancel it when it is dropped: who gives it up [resets](Upload::reset) it.
 
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -39,7 +40,7 @@ pub(super) struct Upload {
     stalled: Bound,
     /// More may go ahead: the stream was handed to h2 just now, and the wait for the window has no limit.
     fresh: bool,
-    /// Bytes that went ahead and may have no capacity yet.
+    /// Bytes that went ahead.
     ahead: usize,
     /// See the module's text.
     queued: bool,
@@ -76,23 +77,23 @@ impl Upload {
         self.queued
     }
 
-    /// Sends as much as goes now. Pending also where it [is queued](Self::is_queued).
-    pub(super) fn poll(&mut self, body: &mut Outgoing, cx: &mut Context<'_>) -> Poll<Result<(), Cut>> {
+    /// Sends as much as goes now. Ready where it is cut; where all of it went, it [is queued](Self::is_queued).
+    pub(super) fn poll(&mut self, body: &mut Outgoing, cx: &mut Context<'_>) -> Poll<Cut> {
         if self.queued {
             return Poll::Pending;
         }
         let polled = self.poll_inner(body, cx);
         self.fresh = false;
         match polled {
-            Poll::Ready(Ok(())) if self.ahead > 0 => {
+            Poll::Ready(Ok(())) => {
                 self.queued = true;
                 Poll::Pending
             }
+            Poll::Ready(Err(cut)) => Poll::Ready(cut),
             Poll::Pending => match self.stream.poll_reset(cx) {
-                Poll::Ready(_) => Poll::Ready(Err(Cut::Theirs)),
+                Poll::Ready(_) => Poll::Ready(Cut::Theirs),
                 Poll::Pending => self.poll_stalled(cx),
             },
-            ready => ready,
         }
     }
 
@@ -159,7 +160,7 @@ impl Upload {
         Poll::Ready(self.send(part, end).map(|()| end))
     }
 
-    /// Capacity for some of the chunk; what went ahead has its own before.
+    /// Capacity for some of the chunk; what went ahead gets its own before.
     fn poll_capacity(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, Cut>> {
         self.stream.reserve_capacity(self.chunk.len().min(SHARE));
         let granted = match self.stream.capacity() {
@@ -170,7 +171,6 @@ impl Upload {
             granted => granted,
         };
         self.stalled.reset();
-        self.ahead = 0;
         Poll::Ready(Ok(granted))
     }
 
@@ -197,13 +197,11 @@ impl Upload {
     }
 
     /// A write must make progress within `write_timeout`.
-    fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Cut>> {
+    fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<Cut> {
         if self.chunk.is_empty() {
             return Poll::Pending;
         }
-        self.stalled
-            .poll(shut_window, cx)
-            .map(|error| Err(Cut::Ours(error)))
+        self.stalled.poll(shut_window, cx).map(Cut::Ours)
     }
 }
 

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 
 use crate::bench::{Bench, broken, data, failure, now, response, settle, text, uri};
 use crate::support::client::upload;
-use crate::support::peer::{Frame, Peer, code, setting};
+use crate::support::peer::{Frame, Peer, code, frame, setting};
 use crate::support::server::body::{BoxError, Boxed, full, with_trailers};
 use crate::support::within;
 
@@ -420,5 +420,46 @@ async fn an_upload_ends_with_its_session() {
     within("the body is dropped", sender.closed()).await;
     assert!(broken(&mut body).await.is_body());
     assert!(body.frame().await.is_none());
+    assert_eq!(bench.pool.stats().streams, 0);
+}
+
+// P2, P4, RFC 9113 §6.9.2: SETTINGS can take back the window of an upload that was handed over whole and is not written yet. Until
+// it is, the stream is open, and its slot taken: h2 would keep the next request in a queue of its own.
+#[tokio::test(start_paused = true)]
+async fn an_upload_whose_window_is_taken_back_keeps_its_slot() {
+    let mut bench = Bench::new(|builder| builder);
+    let first = bench.get("/first");
+    let mut peer = bench.peer(&[(setting::MAX_CONCURRENT_STREAMS, 1)]).await;
+    let stream = peer.next_headers().await.stream;
+    peer.respond(stream, 200, b"").await;
+    response(first).await;
+    let (sender, body) = upload(1);
+    let answer = bench.send(put("/", body));
+    let stream = peer.next_headers().await.stream;
+    settle().await;
+    // The request has its turn before the session, which reads before it writes.
+    say(&sender, "late").await;
+    drop(sender);
+    peer.send_raw(&frame::settings(&[(setting::INITIAL_WINDOW_SIZE, 0)]))
+        .await;
+    peer.respond(stream, 200, b"").await;
+    let mut early = response(answer).await.into_body();
+    assert!(early.frame().await.is_none());
+    let next = bench.get("/next");
+    let frames = peer.ping_round_trip().await;
+    assert!(
+        frames.iter().all(Frame::is_control),
+        "the slot is taken: {frames:?}"
+    );
+    assert_eq!((bench.pool.stats().streams, bench.pool.stats().waiters), (1, 1));
+    peer.send_window_update(stream, 4).await;
+    match peer.next_stream_frame().await {
+        Frame::Data(data) => assert_eq!(data.data, "late"),
+        other => panic!("DATA comes next, not {other:?}"),
+    }
+    let head = peer.next_headers().await;
+    peer.respond(head.stream, 200, b"").await;
+    response(next).await;
+    settle().await;
     assert_eq!(bench.pool.stats().streams, 0);
 }
