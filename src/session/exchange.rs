@@ -139,6 +139,17 @@ impl Sending {
         let (Some(response), Some(tail)) = (&mut self.response, &self.tail) else {
             return Poll::Pending;
         };
+        if let Some(upload) = self
+            .upload
+            .as_mut()
+            .filter(|upload| upload.is_queued() && upload.is_timed())
+        {
+            match poll_queued(upload, tail, cx) {
+                Poll::Pending => {}
+                Poll::Ready(Ok(())) => self.upload = None,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+            }
+        }
         if let Err(violation) = self.interim.take_in(response, tail, cx) {
             return Poll::Ready(Err(classify::stream_over_bound(violation)));
         }
@@ -292,6 +303,16 @@ fn open(
     })
 }
 
+/// Ready once the rest of the request was written, or took too long.
+fn poll_queued(upload: &mut Upload, tail: &Tail, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+    let (meter, id) = (&tail.control().meter, tail.id());
+    if meter.poll_written(id, cx).is_ready() {
+        return Poll::Ready(Ok(()));
+    }
+    let sent = meter.is_written(id).then(|| meter.data_sent());
+    upload.poll_queued(sent, cx).map(Err)
+}
+
 /// RFC 9110 §8.6.
 fn body_length(response: &Response<RecvStream>, head: bool) -> Length {
     let bodyless = matches!(
@@ -324,8 +345,9 @@ impl Rest {
             body.let_go();
             end = poll_fn(|cx| self.poll(&mut body, cx)).await;
         }
-        if self.upload.as_deref().is_some_and(Upload::is_queued) {
-            poll_fn(|cx| self.tail.control().meter.poll_written(self.tail.id(), cx)).await;
+        if let Some(upload) = self.upload.as_deref_mut().filter(|upload| upload.is_queued()) {
+            let written = poll_fn(|cx| poll_queued(upload, &self.tail, cx)).await;
+            end = written.map_err(Cut::Ours);
         }
         match end {
             Ok(()) | Err(Cut::Theirs) => self.upload = None,

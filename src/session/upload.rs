@@ -44,6 +44,8 @@ pub(super) struct Upload {
     ahead: usize,
     /// See the module's text.
     queued: bool,
+    /// DATA that the session had written when this was looked at last, once it is queued.
+    sent: Option<u64>,
 }
 
 /// How an upload ends early.
@@ -69,6 +71,7 @@ impl Upload {
             fresh: write_timeout.is_none(),
             ahead: 0,
             queued: false,
+            sent: None,
         }
     }
 
@@ -95,6 +98,21 @@ impl Upload {
                 Poll::Pending => self.poll_stalled(cx),
             },
         }
+    }
+
+    /// Whether what is queued has to be written in time.
+    pub(super) fn is_timed(&self) -> bool {
+        !self.stalled.is_off()
+    }
+
+    /// The bound on what [is queued](Self::is_queued): the server can have taken its window back. `sent` is the DATA that the
+    /// session has written, `None` before the HEADERS of this stream: a socket that takes nothing is the session's to end.
+    pub(super) fn poll_queued(&mut self, sent: Option<u64>, cx: &mut Context<'_>) -> Poll<Error> {
+        if sent.is_none() || sent != self.sent {
+            self.sent = sent;
+            self.stalled.reset();
+        }
+        self.stalled.poll(shut_window, cx)
     }
 
     /// Nothing more will be sent: the request is not complete. Its HEADERS were written; before, h2 would keep what is queued

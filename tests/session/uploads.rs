@@ -10,7 +10,7 @@ use http_body::{Body as _, Frame as BodyFrame};
 use http_body_util::{BodyExt, StreamBody};
 use tokio::sync::mpsc;
 
-use crate::bench::{Bench, broken, data, failure, now, response, settle, text, uri};
+use crate::bench::{Answer, Bench, broken, data, failure, now, response, settle, text, uri};
 use crate::support::client::upload;
 use crate::support::peer::{Frame, Peer, code, frame, setting};
 use crate::support::server::body::{BoxError, Boxed, full, with_trailers};
@@ -423,13 +423,10 @@ async fn an_upload_ends_with_its_session() {
     assert_eq!(bench.pool.stats().streams, 0);
 }
 
-// P2, P4, RFC 9113 §6.9.2: SETTINGS can take back the window of an upload that was handed over whole and is not written yet. Until
-// it is, the stream is open, and its slot taken: h2 would keep the next request in a queue of its own.
-#[tokio::test(start_paused = true)]
-async fn an_upload_whose_window_is_taken_back_keeps_its_slot() {
-    let mut bench = Bench::new(|builder| builder);
+/// An upload that was handed over whole, and whose window is gone before it was written; a session that knows its SETTINGS.
+async fn taken_back(bench: &mut Bench, settings: &[(u16, u32)]) -> (Peer, u32, Answer) {
     let first = bench.get("/first");
-    let mut peer = bench.peer(&[(setting::MAX_CONCURRENT_STREAMS, 1)]).await;
+    let mut peer = bench.peer(settings).await;
     let stream = peer.next_headers().await.stream;
     peer.respond(stream, 200, b"").await;
     response(first).await;
@@ -439,9 +436,17 @@ async fn an_upload_whose_window_is_taken_back_keeps_its_slot() {
     settle().await;
     // The request has its turn before the session, which reads before it writes.
     say(&sender, "late").await;
-    drop(sender);
     peer.send_raw(&frame::settings(&[(setting::INITIAL_WINDOW_SIZE, 0)]))
         .await;
+    (peer, stream, answer)
+}
+
+// P2, P4, RFC 9113 §6.9.2: SETTINGS can take back the window of an upload that was handed over whole and is not written yet. Until
+// it is, the stream is open, and its slot taken: h2 would keep the next request in a queue of its own.
+#[tokio::test(start_paused = true)]
+async fn an_upload_whose_window_is_taken_back_keeps_its_slot() {
+    let mut bench = Bench::new(|builder| builder);
+    let (mut peer, stream, answer) = taken_back(&mut bench, &[(setting::MAX_CONCURRENT_STREAMS, 1)]).await;
     peer.respond(stream, 200, b"").await;
     let mut early = response(answer).await.into_body();
     assert!(early.frame().await.is_none());
@@ -462,4 +467,25 @@ async fn an_upload_whose_window_is_taken_back_keeps_its_slot() {
     response(next).await;
     settle().await;
     assert_eq!(bench.pool.stats().streams, 0);
+}
+
+// P44: nor does it evade `write_timeout` so.
+#[tokio::test(start_paused = true)]
+async fn a_window_that_is_taken_back() {
+    for early in [false, true] {
+        let mut bench = Bench::new(|builder| builder.write_timeout(Duration::from_secs(7)));
+        let (mut peer, stream, answer) = taken_back(&mut bench, &[]).await;
+        let start = now();
+        let error = if early {
+            peer.send_headers(stream, 200, false).await;
+            broken(&mut response(answer).await.into_body()).await
+        } else {
+            failure(answer).await
+        };
+        assert!(error.is_timeout() && !error.is_unprocessed(), "{error:?}");
+        assert_eq!(start.elapsed().as_secs(), 7);
+        assert_eq!(peer.next_reset().await, (stream, code::CANCEL));
+        settle().await;
+        assert_eq!(bench.pool.stats().streams, 0);
+    }
 }

@@ -206,6 +206,11 @@ impl Meter {
         self.incoming.data_bytes.get()
     }
 
+    /// Payload of the DATA frames that were written, in bytes.
+    pub(crate) fn data_sent(&self) -> u64 {
+        self.outgoing.data_bytes.get()
+    }
+
     /// DATA frames that carried nothing and did not end their stream; h2 ends the session after 100 of them.
     pub(crate) fn empty_data_frames(&self) -> u64 {
         self.incoming.empty_data.get()

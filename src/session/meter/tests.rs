@@ -45,10 +45,6 @@ impl Meter {
     fn streams(&self) -> usize {
         self.streams.lock().len()
     }
-
-    fn data_sent(&self) -> u64 {
-        self.outgoing.data_bytes.get()
-    }
 }
 
 /// Both directions of a session without a transport, and a clock to be set.
