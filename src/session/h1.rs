@@ -69,6 +69,8 @@ pub(crate) struct H1Control {
     answered: AtomicBool,
     /// A caller gave up its request, or its body failed: that it ends is not the server's doing.
     given_up: AtomicBool,
+    /// The last response was one of HTTP/1.0.
+    old: AtomicBool,
     /// How often hyper has written all that it had.
     flushes: AtomicU64,
     /// It has done so lately.
@@ -120,6 +122,7 @@ impl H1Control {
             served: AtomicBool::new(false),
             answered: AtomicBool::new(false),
             given_up: AtomicBool::new(false),
+            old: AtomicBool::new(false),
             flushes: AtomicU64::new(0),
             drained: AtomicBool::new(false),
             written_watched: AtomicBool::new(false),
@@ -230,6 +233,16 @@ impl H1Control {
 
     pub(super) fn set_given_up(&self) {
         self.given_up.store(true, Ordering::Release);
+    }
+
+    pub(super) fn set_old(&self, old: bool) {
+        self.old.store(old, Ordering::Release);
+    }
+
+    /// Whether hyper would send chunks here. To a server of HTTP/1.0 it sends the head without them, and drops a body whose
+    /// length is not known; and an answer that was given up may have been one, unseen.
+    pub(super) fn takes_chunks(&self) -> bool {
+        !self.old.load(Ordering::Acquire) && !self.is_given_up()
     }
 
     /// hyper has written all that it had; `some`: and there was something.

@@ -11,8 +11,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
+use http::header;
 use http::request::Parts;
-use http::{Request, Response};
+use http::{Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 
@@ -102,7 +103,10 @@ impl Sending {
             *request.uri_mut() =
                 h1_head::absolute_form(&parts.uri, request.uri(), origin).map_err(Failure::Failed)?;
         }
-        let Some(mut sender) = session.control.take_sender() else {
+        let fits =
+            session.control.takes_chunks() || !request.headers().contains_key(header::TRANSFER_ENCODING);
+        // Without its sender the connection ends.
+        let Some(mut sender) = session.control.take_sender().filter(|_| fits) else {
             // The session is about to be reported as ended; until then nobody else is to be granted this slot.
             session.control.give_back(Returned {
                 sender: None,
@@ -204,6 +208,7 @@ impl Drop for Sending {
 /// A response that came with what ended the session, such as too many interim ones before it, is none.
 fn deliver(tail: Tail, mut response: Response<Incoming>) -> Result<Response<Body>, Failure> {
     let reused = tail.report_answer();
+    tail.control().set_old(response.version() == Version::HTTP_10);
     if let Some(verdict) = tail.control().verdict() {
         return Err(Failure::Failed(verdict.clone().with_unprocessed(false)));
     }

@@ -1,14 +1,17 @@
 //! Bodies: early responses, bodies dropped or cut, and the time they may take.
 
+use std::future::poll_fn;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::Request;
 use http_body::Body as _;
 use http_body_util::{BodyExt, Full, StreamBody};
+use tokio::time::timeout;
 
 use super::fake::{Fake, data, failure, piecewise, response};
 use crate::session::Outgoing;
+use crate::session::link::Failure;
 
 const EARLY: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
@@ -349,4 +352,41 @@ async fn a_body_of_nothing_without_end_starves_nobody() {
     drop(response(attempt).await);
     server.closed().await;
     fake.events.until("acr").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_of_unknown_length_is_not_for_a_connection_of_http10() {
+    // P31: hyper would send the head without a word of the body, and drop that.
+    let old = "HTTP/1.0 200 OK\r\nconnection: keep-alive\r\ncontent-length: 0\r\n\r\n";
+    let (fake, mut server) = Fake::new(4096).await;
+    let first = fake.get("http://a/");
+    server.answer(old).await;
+    response(first).await;
+    fake.events.until("ar").await;
+
+    // One whose length is known can be sent there.
+    let body = Outgoing::new(Full::new(Bytes::from_static(b"four")), 0);
+    let known = fake.start(Request::post("http://a/"), body);
+    assert!(server.read_until("four").await.starts_with("POST / HTTP/1.0\r\n"));
+    server.write(old).await;
+    response(known).await;
+    fake.events.until("arr").await;
+
+    let (frames, body) = piecewise();
+    frames.send(data("kept")).unwrap();
+    let unknown = timeout(
+        Duration::from_secs(9),
+        fake.start(Request::post("http://a/"), body),
+    );
+    let (result, body) = unknown.await.expect("nothing is waited for").unwrap();
+    let Err(Failure::NotSent(error)) = result else {
+        panic!("it was sent");
+    };
+    assert!(error.is_unprocessed() && error.is_transient(), "{error:?}");
+    fake.events.until("arrcr").await;
+    server.closed().await;
+    drop(frames);
+    let mut body = body.unwrap();
+    let frame = poll_fn(|cx| body.poll_frame(cx)).await.unwrap().unwrap();
+    assert_eq!(frame.into_data().unwrap(), "kept");
 }
