@@ -188,14 +188,8 @@ impl<O: Key> Core<O> {
         }
     }
 
-    /// Remembers that an origin speaks only HTTP/1.1.
-    pub(super) fn remember_h1_only(&self, key: &O, now: Instant) {
-        let remembered = self.mark_h1_only(key, now);
-        self.set_h1_only(key, remembered, now);
-    }
-
-    /// The same for an origin whose state is told by others. Returns until when. One that had to leave the memory for it is
-    /// offered HTTP/2 again with its next dial.
+    /// Remembers that an origin speaks only HTTP/1.1, and returns until when; its state is told by others. One that had to
+    /// leave the memory for it is offered HTTP/2 again with its next dial.
     pub(super) fn mark_h1_only(&self, key: &O, now: Instant) -> Option<Instant> {
         let kept = key.detached();
         let marked = self.h1_only.lock().mark(&kept, now);
@@ -210,14 +204,11 @@ impl<O: Key> Core<O> {
     /// for as long as it takes to serve what waits now.
     pub(super) fn wants_h1(&self, key: &O, authenticated: bool) {
         let now = clock::now();
-        if authenticated {
-            self.remember_h1_only(key, now);
-        } else {
-            self.set_h1_only(key, None, now);
-        }
+        let remembered = authenticated.then(|| self.mark_h1_only(key, now));
+        self.set_h1_only(key, remembered.flatten(), now);
     }
 
-    fn set_h1_only(&self, key: &O, until: Option<Instant>, now: Instant) {
+    pub(super) fn set_h1_only(&self, key: &O, until: Option<Instant>, now: Instant) {
         let until = until.or_else(|| now.checked_add(self.config.connect_timeout));
         if let Some(entry) = self.origins.get(key) {
             if self.speaks_h1() {
@@ -304,9 +295,12 @@ fn seed() -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use bytes::Bytes;
     use http::{Uri, Version};
 
+    use crate::connect::Offer;
     use crate::connect::memory::pair;
     use crate::{H2Pool, Origin};
 
@@ -337,6 +331,20 @@ mod tests {
         assert_eq!(pool.stats().sessions_closed.evicted, 1);
         drop(lease);
         assert!(pool.sessions().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_a_memory_a_mark_changes_nothing() {
+        // P25: nor where the origin is in use.
+        let (connector, mut listener) = pair::<Origin>();
+        let builder = H2Pool::builder().connector(connector);
+        let pool = builder.h1_only_ttl(Duration::ZERO).build().unwrap();
+        let key: Origin = "https://a".parse().unwrap();
+        let _entry = pool.core().entry(&key).unwrap();
+        pool.mark_h1_only(&key);
+        assert!(!pool.is_h1_only(&key));
+        pool.warm(&key, 1).unwrap();
+        assert_eq!(listener.accept().await.unwrap().offer(), Offer::Any);
     }
 
     #[test]

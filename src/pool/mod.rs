@@ -193,9 +193,12 @@ impl<O: Key> H2Pool<O> {
         self.core().h1_only.lock().get(key, clock::now()).is_some()
     }
 
-    /// Remembers that the origin speaks only HTTP/1.1, for `h1_only_ttl` from now.
+    /// Remembers that the origin speaks only HTTP/1.1, for `h1_only_ttl` from now; where that is 0, nothing changes.
     pub fn mark_h1_only(&self, key: &O) {
-        self.core().remember_h1_only(key, clock::now());
+        let now = clock::now();
+        if let Some(until) = self.core().mark_h1_only(key, now) {
+            self.core().set_h1_only(key, Some(until), now);
+        }
     }
 
     /// Forgets it: the next dial offers h2 again. Returns whether it was remembered.
