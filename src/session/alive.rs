@@ -26,7 +26,7 @@ pub(super) struct Alive<C: Ending> {
 impl<C: Ending> Drop for Alive<C> {
     fn drop(&mut self) {
         let cause = if std::thread::panicking() {
-            Error::new(Kind::Io, "the task that drove the session panicked")
+            panicked()
         } else {
             runtime_ended()
         };
@@ -41,4 +41,9 @@ impl<C: Ending> Drop for Alive<C> {
 /// Nobody drives the session any more; the server knows nothing of it.
 pub(super) fn runtime_ended() -> Error {
     Error::new(Kind::Runtime, "the runtime that drove the session has ended")
+}
+
+/// Nobody drives it any more, though its runtime goes on: the transport panicked, or what the caller gave to be called.
+pub(super) fn panicked() -> Error {
+    Error::new(Kind::Io, "the task that drove the session panicked")
 }

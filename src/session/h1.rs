@@ -195,7 +195,12 @@ impl H1Control {
 
     /// Nobody drives the connection any more.
     pub(super) fn has_ended(&self) -> bool {
-        self.cause.get().is_some()
+        self.cause().is_some()
+    }
+
+    /// Why it ended.
+    pub(super) fn cause(&self) -> Option<&Error> {
+        self.cause.get()
     }
 
     pub(super) fn verdict(&self) -> Option<&Error> {

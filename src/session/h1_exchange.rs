@@ -245,7 +245,9 @@ pub(super) fn describe(tail: &Tail, error: hyper::Error) -> Error {
         return fault.with_unprocessed(refused);
     }
     if error.is_user() && !error.is_body_write_aborted() {
-        return runtime_ended().with_source(error);
+        // Its task is gone: it panicked, or went with its runtime.
+        let cause = tail.control().cause().cloned();
+        return cause.unwrap_or_else(runtime_ended).with_source(error);
     }
     let malformed = |message| Error::new(Kind::Protocol, message).lasting();
     let described = if error.is_parse_status() || error.is_parse_version_h2() {

@@ -24,6 +24,8 @@ pub(super) struct Upload {
     body: Option<Box<Outgoing>>,
     /// Bytes still to come, where `content-length` says. hyper sends no more than these, whatever comes.
     left: Option<u64>,
+    /// The caller's code is running.
+    asking: bool,
     /// Trailers that were found when it was looked whether more comes.
     trailers: Option<Box<Frame<Bytes>>>,
     progress: Arc<Progress>,
@@ -55,6 +57,7 @@ impl Upload {
             Self {
                 body: body.map(Box::new),
                 left: length,
+                asking: false,
                 trailers: None,
                 progress: progress.clone(),
             },
@@ -73,7 +76,10 @@ impl Upload {
         // The head is on its way: nothing of this will be sent again.
         body.let_go();
         for _ in 0..TURN {
-            match ready!(body.poll_frame(cx)) {
+            self.asking = true;
+            let step = body.poll_frame(cx);
+            self.asking = false;
+            match ready!(step) {
                 Some(Ok(frame)) if frame.data_ref().is_some_and(Bytes::is_empty) => {}
                 step => return Poll::Ready(step),
             }
@@ -170,7 +176,7 @@ impl Body for Upload {
 impl Drop for Upload {
     fn drop(&mut self) {
         // In the session's task: the caller is to hear of it, too.
-        if std::thread::panicking() {
+        if self.asking {
             let failed = Error::new(Kind::Body, "the request body panicked");
             self.progress.fail(failed);
         }

@@ -219,6 +219,26 @@ async fn killing_ends_what_runs_with_the_reason() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_session_whose_task_panics_has_not_lost_its_runtime() {
+    // P22, P36, P41: it would be sent again, and panic again; here in a caller's own ear for interim responses. Nor is it
+    // the body of the request that panicked.
+    for uploads in [false, true] {
+        let (fake, mut server) = Fake::new(4096).await;
+        let mut request = Request::new(());
+        hyper::ext::on_informational(&mut request, |_| panic!("a bug in the caller, on purpose"));
+        let mut builder = Request::post("http://a/");
+        *builder.extensions_mut().unwrap() = request.extensions().clone();
+        let (_frames, body) = piecewise();
+        let attempt = fake.start(builder, body.filter(|_| uploads));
+        server.answer("HTTP/1.1 103 Early Hints\r\n\r\n").await;
+        let error = failure(attempt).await;
+        assert_eq!(error.kind(), Kind::Io, "{error:?}");
+        fake.events.until("cr").await;
+        assert_eq!(fake.events.cause().kind(), Kind::Io);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_driver_that_is_dropped_with_its_runtime_reports_the_end() {
     // P36
     let (fake, mut server) = Fake::new(4096).await;
