@@ -390,3 +390,28 @@ async fn a_body_of_unknown_length_is_not_for_a_connection_of_http10() {
     let frame = poll_fn(|cx| body.poll_frame(cx)).await.unwrap().unwrap();
     assert_eq!(frame.into_data().unwrap(), "kept");
 }
+
+#[tokio::test(start_paused = true)]
+async fn nor_is_it_for_one_whose_last_answer_nobody_saw() {
+    // P12, P31: it may have been one of HTTP/1.0.
+    let (fake, mut server) = Fake::new(4096).await;
+    let mut unseen = tokio_test::task::spawn(fake.attempt(Request::get("http://a/"), None));
+    assert!(unseen.poll().is_pending());
+    server
+        .answer("HTTP/1.0 200 OK\r\nconnection: keep-alive\r\ncontent-length: 0\r\n\r\n")
+        .await;
+    while !unseen.is_woken() {
+        tokio::task::yield_now().await;
+    }
+    drop(unseen);
+    fake.events.until("r").await;
+
+    let (_frames, body) = piecewise();
+    let unknown = timeout(
+        Duration::from_secs(9),
+        fake.start(Request::post("http://a/"), body),
+    );
+    let (result, _) = unknown.await.expect("nothing is waited for").unwrap();
+    assert!(matches!(result, Err(Failure::NotSent(_))));
+    server.closed().await;
+}
