@@ -1,6 +1,10 @@
 //! The guard that reports the end of a session however it comes, also when its task is dropped with the runtime.
 
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+
+use futures_util::FutureExt;
 
 use super::link::Observer;
 use crate::error::{Error, Kind};
@@ -25,12 +29,7 @@ pub(super) struct Alive<C: Ending> {
 
 impl<C: Ending> Drop for Alive<C> {
     fn drop(&mut self) {
-        let cause = if std::thread::panicking() {
-            panicked()
-        } else {
-            runtime_ended()
-        };
-        let cause = self.control.end(cause);
+        let cause = self.control.end(runtime_ended());
         if self.control.is_given_up() {
             self.observer.clone().given_up(self.id);
         }
@@ -38,12 +37,14 @@ impl<C: Ending> Drop for Alive<C> {
     }
 }
 
+/// Drives a session until it says why it ended. A panic, of its transport or of who is told of it, is caught here, and so told
+/// from that of a thread whose runtime goes with it.
+pub(super) async fn until_end(driving: impl Future<Output = Error>) -> Error {
+    let ended = AssertUnwindSafe(driving).catch_unwind().await;
+    ended.unwrap_or_else(|_| Error::new(Kind::Io, "the task that drove the session panicked"))
+}
+
 /// Nobody drives the session any more; the server knows nothing of it.
 pub(super) fn runtime_ended() -> Error {
     Error::new(Kind::Runtime, "the runtime that drove the session has ended")
-}
-
-/// Nobody drives it any more, though its runtime goes on: the transport panicked, or what the caller gave to be called.
-pub(super) fn panicked() -> Error {
-    Error::new(Kind::Io, "the task that drove the session panicked")
 }

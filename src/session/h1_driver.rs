@@ -12,7 +12,7 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::alive::{Alive, Ending, panicked};
+use super::alive::{Alive, Ending, until_end};
 use super::bound::{Bound, LAST_WORDS};
 use super::h1::{H1, H1Control, Returned};
 use super::h1_held::Watch;
@@ -89,7 +89,7 @@ pub(crate) fn drive(
     };
     async move {
         let mut task = task;
-        let cause = poll_fn(|cx| task.poll(cx)).await;
+        let cause = until_end(poll_fn(|cx| task.poll(cx))).await;
         task.alive.control.end(cause);
         drop(task);
     }
@@ -100,15 +100,6 @@ struct Task {
     driver: H1Driver,
     alive: Alive<H1Control>,
     leftover: Leftover,
-}
-
-impl Drop for Task {
-    fn drop(&mut self) {
-        // Before hyper tells the request that its connection is gone, which does not say why.
-        if std::thread::panicking() {
-            self.alive.control.end(panicked());
-        }
-    }
 }
 
 /// The slot whose request is over, while the connection is not free.

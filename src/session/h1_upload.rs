@@ -1,5 +1,6 @@
 //! A request body in hyper's hands.
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -24,8 +25,6 @@ pub(super) struct Upload {
     body: Option<Box<Outgoing>>,
     /// Bytes still to come, where `content-length` says. hyper sends no more than these, whatever comes.
     left: Option<u64>,
-    /// The caller's code is running.
-    asking: bool,
     /// Trailers that were found when it was looked whether more comes.
     trailers: Option<Box<Frame<Bytes>>>,
     progress: Arc<Progress>,
@@ -57,12 +56,17 @@ impl Upload {
             Self {
                 body: body.map(Box::new),
                 left: length,
-                asking: false,
                 trailers: None,
                 progress: progress.clone(),
             },
             progress,
         )
+    }
+
+    /// The next frame that hyper is given.
+    fn step(&mut self, cx: &mut Context<'_>) -> Step {
+        let step = ready!(self.next(cx));
+        self.keep_promise(step, cx)
     }
 
     /// The next frame with something in it.
@@ -76,10 +80,7 @@ impl Upload {
         // The head is on its way: nothing of this will be sent again.
         body.let_go();
         for _ in 0..TURN {
-            self.asking = true;
-            let step = body.poll_frame(cx);
-            self.asking = false;
-            match ready!(step) {
+            match ready!(body.poll_frame(cx)) {
                 Some(Ok(frame)) if frame.data_ref().is_some_and(Bytes::is_empty) => {}
                 step => return Poll::Ready(step),
             }
@@ -153,8 +154,13 @@ impl Body for Upload {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Step {
         let this = self.get_mut();
-        let step = ready!(this.next(cx));
-        let step = ready!(this.keep_promise(step, cx));
+        let step = catch_unwind(AssertUnwindSafe(|| this.step(cx)));
+        let step = ready!(step.unwrap_or_else(|panic| {
+            // In the session's task: the caller is to hear of it, too.
+            this.progress
+                .fail(Error::new(Kind::Body, "the request body panicked"));
+            resume_unwind(panic)
+        }));
         if let Some(Err(error)) = &step {
             this.progress.fail(error.clone());
         }
@@ -175,11 +181,6 @@ impl Body for Upload {
 
 impl Drop for Upload {
     fn drop(&mut self) {
-        // In the session's task: the caller is to hear of it, too.
-        if self.asking {
-            let failed = Error::new(Kind::Body, "the request body panicked");
-            self.progress.fail(failed);
-        }
         let flushes = self.progress.control.flushes();
         self.progress.over_at.store(flushes, Ordering::Release);
         self.progress.over.store(true, Ordering::Release);

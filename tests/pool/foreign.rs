@@ -1,5 +1,6 @@
 //! Code of others within the pool: errors, wakers, connectors and transports that do what they please.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -7,10 +8,13 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
+use bytes::Bytes;
 use h2pool::connect::{Connection, from_fn};
-use h2pool::{Error, H2Pool, Origin};
-use http::Version;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use h2pool::{Error, H2Pool, Origin, ResponseFuture};
+use http::{Request, Version};
+use http_body::Frame;
+use http_body_util::StreamBody;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 
@@ -265,6 +269,70 @@ fn a_runtime_that_goes_with_a_panic_is_nobodys_failure() {
     assert!(panicked.join().is_err());
     assert_eq!(dials.load(Ordering::SeqCst), 1);
     assert_eq!(pool.stats().dials_failed, 0);
+}
+
+/// A request that a peer of this version has, whose runtime went with a panic: it may be polled elsewhere.
+fn orphaned<B>(version: Version, request: Request<B>) -> (ResponseFuture, H2Pool, Net)
+where
+    B: http_body::Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let (pool, mut net) = net(H2Pool::builder());
+    let mut request = tokio_test::task::spawn(pool.request(request));
+    std::thread::spawn(move || {
+        let mut kept = None;
+        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            single().block_on(async {
+                assert!(request.poll().is_pending());
+                let mut peer = Peer::new(net.dial().await.accept(version));
+                if version == Version::HTTP_2 {
+                    peer.handshake(&streams(10)).await;
+                }
+                eventually("a session", || pool.stats().sessions_active == 1).await;
+                assert!(request.poll().is_pending());
+                if version == Version::HTTP_2 {
+                    peer.next_headers().await;
+                } else {
+                    within("a request", peer.io().read_u8()).await.unwrap();
+                }
+                kept = Some(peer);
+                panic!("a test fails");
+            });
+        }));
+        assert!(ended.is_err() && kept.is_some());
+        (request.into_inner(), pool, net)
+    })
+    .join()
+    .unwrap()
+}
+
+#[test]
+fn a_session_whose_runtime_goes_with_a_panic_takes_no_safe_request_along() {
+    // P22, P36: it did not panic itself.
+    for version in [Version::HTTP_2, Version::HTTP_11] {
+        let (request, pool, mut net) = orphaned(version, get(uri("https://a/")));
+        single().block_on(async {
+            let request = tokio::spawn(request);
+            let mut peer = net.ready_peer(10).await;
+            assert_eq!(peer.answer_one(b"ok").await.unwrap(), "/");
+            assert_eq!(join(request).await.unwrap().status(), 200);
+        });
+        assert_eq!((pool.stats().replays, pool.stats().dials_failed), (1, 0));
+    }
+}
+
+#[test]
+fn an_upload_whose_runtime_goes_with_a_panic_is_no_body_that_panicked() {
+    // P22, P36, P41
+    for version in [Version::HTTP_2, Version::HTTP_11] {
+        let body = StreamBody::new(futures_util::stream::pending::<Result<Frame<Bytes>, Infallible>>());
+        let upload = Request::post("https://a/").body(body).unwrap();
+        let (request, _pool, _net) = orphaned(version, upload);
+        let error = single().block_on(within("its end", request)).unwrap_err();
+        assert!(error.is_transient() && !error.is_body(), "{error:?}");
+        assert!(!error.is_unprocessed());
+    }
 }
 
 /// A transport whose end takes until the gate is opened.
