@@ -7,7 +7,8 @@ use std::time::Duration;
 use tower::BoxError;
 
 use super::classify::chain;
-use super::outcome::{Reason, Stop};
+use super::outcome::{Outcome, Reason, Stop, Verdict};
+use crate::error::Error;
 
 /// How many attempts a request took, and why: an extension of every response that the layer returns.
 ///
@@ -28,6 +29,8 @@ pub struct Attempts {
     reasons: Vec<(Reason, u32)>,
     total_time: Duration,
     stop: Stop,
+    /// One that was not the last may have been acted upon.
+    in_doubt: bool,
 }
 
 impl Attempts {
@@ -37,6 +40,7 @@ impl Attempts {
             reasons: Vec::new(),
             total_time: Duration::ZERO,
             stop: Stop::Done,
+            in_doubt: false,
         }
     }
 
@@ -82,16 +86,40 @@ impl Attempts {
         self.count -= 1;
     }
 
-    pub(crate) fn note(&mut self, reason: Reason) {
+    /// The outcome of one that is not the last.
+    pub(crate) fn note(&mut self, outcome: &Outcome) {
+        self.in_doubt |= outcome.verdict() != Verdict::Unprocessed;
+        let Some(reason) = outcome.reason() else { return };
         match self.reasons.iter_mut().find(|(known, _)| *known == reason) {
             Some((_, times)) => *times = times.saturating_add(1),
             None => self.reasons.push((reason, 1)),
         }
     }
 
+    /// Whether one before the last may have been acted upon.
+    pub(crate) fn in_doubt(&self) -> bool {
+        self.in_doubt
+    }
+
+    /// The last error speaks for the attempts before it, too: what one of them may have done is not undone by it.
+    pub(crate) fn settle(&self, error: &mut (dyn StdError + Send + Sync + 'static)) {
+        if self.in_doubt {
+            doubt(error);
+        }
+    }
+
     pub(crate) fn end(&mut self, stop: Stop, total_time: Duration) {
         self.stop = stop;
         self.total_time = total_time;
+    }
+}
+
+/// The request may have been processed, whatever the pool's error says, or that of a layer inside.
+fn doubt(error: &mut (dyn StdError + Send + Sync + 'static)) {
+    if let Some(ours) = error.downcast_mut::<Error>() {
+        *ours = ours.clone().with_unprocessed(false);
+    } else if let Some(inside) = error.downcast_mut::<RetryError>() {
+        doubt(&mut *inside.source);
     }
 }
 
@@ -161,10 +189,10 @@ mod tests {
         let mut attempts = Attempts::new();
         for n in 0..2_000 {
             attempts.begin();
-            attempts.note(match n % 2 {
+            attempts.note(&Outcome::transient().because(match n % 2 {
                 0 => Reason::Status(StatusCode::BAD_GATEWAY),
                 _ => Reason::Failure(Failure::Reset),
-            });
+            }));
         }
         assert_eq!(attempts.count(), 2_000);
         let words: Vec<_> = attempts

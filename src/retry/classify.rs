@@ -2,11 +2,13 @@
 //!
 //! The chain is walked from the outside in, and through [`io::Error::get_ref`], whose inner error `source()` skips. The
 //! first error that says something decides, with two exceptions: h2pool's own error, wherever it is, has judged its causes
-//! already and decides alone; and a refused certificate further down makes a failed connection final.
+//! already and decides alone; and a refused certificate further down makes a failed connection final. Where a retry layer
+//! inside gave up, none of it is proof that nothing was processed, unless that is so of all its attempts.
 
 use std::error::Error as StdError;
 use std::io;
 
+use super::attempts::RetryError;
 use super::outcome::{Failure, Outcome, Verdict};
 use crate::error::{Error, Kind};
 
@@ -22,6 +24,18 @@ pub(crate) struct Found {
 
 /// Judges an error by everything in its source chain; one that nobody knows is final.
 pub(crate) fn classify(error: &(dyn StdError + 'static)) -> Found {
+    let found = of_last_attempt(error);
+    let mut inside = chain(error).filter_map(|cause| cause.downcast_ref::<RetryError>());
+    match inside.any(|inside| inside.attempts().in_doubt()) {
+        true => Found {
+            outcome: found.outcome.in_doubt(),
+            ..found
+        },
+        false => found,
+    }
+}
+
+fn of_last_attempt(error: &(dyn StdError + 'static)) -> Found {
     let mut first = None;
     for cause in chain(error) {
         if let Some(ours) = cause.downcast_ref::<Error>() {

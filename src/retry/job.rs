@@ -40,8 +40,6 @@ pub(super) struct Job<B> {
     free_replays: u32,
     /// Taken from the budget for an attempt with which the service has not been called yet.
     token: Option<Token>,
-    /// Some attempt may have been acted upon.
-    maybe_processed: bool,
 }
 
 /// An end that has been judged.
@@ -128,7 +126,6 @@ impl<B: Body> Job<B> {
             attempts: Attempts::new(),
             free_replays: 0,
             token: None,
-            maybe_processed: false,
         }
     }
 }
@@ -273,7 +270,7 @@ impl<B> Job<B> {
     /// An end that does not count by itself.
     fn pass_over<R: Body>(&mut self, judged: Judged<R>, aside: &mut Aside<R>) {
         self.report(&judged, None);
-        self.note(&judged.outcome);
+        self.attempts.note(&judged.outcome);
         self.passed_over = Some((judged.outcome, judged.at));
         if let Ok((_, body)) = judged.result {
             aside.drains.add(body, judged.at);
@@ -291,7 +288,7 @@ impl<B> Job<B> {
         self.report(&judged, Some(decision));
         match decision {
             Decision::Retry { after } => {
-                self.note(&judged.outcome);
+                self.attempts.note(&judged.outcome);
                 let at = now.checked_add(after).unwrap_or(now);
                 if let Ok((_, body)) = judged.result {
                     drains.add(body, now);
@@ -358,13 +355,6 @@ impl<B> Job<B> {
         self.token.is_some()
     }
 
-    fn note(&mut self, outcome: &Outcome) {
-        self.maybe_processed |= outcome.verdict() != Verdict::Unprocessed;
-        if let Some(reason) = outcome.reason() {
-            self.attempts.note(reason);
-        }
-    }
-
     /// The response or the error as the caller gets it, with the attempts made.
     fn finish<R>(
         &mut self,
@@ -379,16 +369,10 @@ impl<B> Job<B> {
                 head.extensions.insert(attempts);
                 Ok(Response::from_parts(head, body))
             }
-            Err(error) => Err(RetryError::new(attempts, self.of_all(error)).into()),
-        }
-    }
-
-    /// The last error speaks for the attempts before it, too: what one of them may have done is not undone by it.
-    fn of_all(&self, error: BoxError) -> BoxError {
-        match error.downcast::<Error>() {
-            Ok(ours) if self.maybe_processed => ours.with_unprocessed(false).into(),
-            Ok(ours) => ours,
-            Err(error) => error,
+            Err(mut error) => {
+                attempts.settle(&mut *error);
+                Err(RetryError::new(attempts, error).into())
+            }
         }
     }
 
@@ -396,7 +380,7 @@ impl<B> Job<B> {
         match fault {
             Fault::Called(error) | Fault::NotReady(error) => error,
             Fault::Cut { sent } => Error::new(Kind::Timeout, "no answer within the time allowed")
-                .with_unprocessed(!sent && !self.maybe_processed)
+                .with_unprocessed(!sent && !self.attempts.in_doubt())
                 .into(),
         }
     }

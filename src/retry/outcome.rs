@@ -120,6 +120,18 @@ impl Outcome {
         self
     }
 
+    /// The same where something before it may have been acted upon.
+    pub(crate) fn in_doubt(self) -> Self {
+        match self.verdict {
+            Verdict::Unprocessed => Self {
+                verdict: Verdict::Transient,
+                costs: true,
+                ..self
+            },
+            Verdict::Final | Verdict::Transient => self,
+        }
+    }
+
     pub(crate) fn because(mut self, reason: Reason) -> Self {
         self.reason = Some(reason);
         self

@@ -98,9 +98,7 @@ impl TowerPolicy {
                 let token = self.afford(request, outcome)?;
                 // The last attempt may still be sending, and may no longer lose the body.
                 *request.body_mut() = request.body().promise().ok_or(Stop::Body)?;
-                if let Some(reason) = outcome.reason() {
-                    self.attempts.note(reason);
-                }
+                self.attempts.note(outcome);
                 self.policy
                     .mark_retry(request.headers_mut(), self.attempts.count());
                 Ok(Delay {
@@ -141,10 +139,14 @@ impl TowerPolicy {
     fn after_error<B>(
         &mut self,
         request: &mut Request<ReplayBody<B>>,
-        error: &(dyn StdError + 'static),
+        error: &mut (dyn StdError + Send + Sync + 'static),
     ) -> Option<Delay> {
         let outcome = self.policy.outcome_of_error(error);
-        self.again(request, &outcome).ok()
+        let delay = self.again(request, &outcome).ok();
+        if delay.is_none() {
+            self.attempts.settle(error);
+        }
+        delay
     }
 
     /// The response is only lent, while the classifiers look at a head: it lends its parts to one.
@@ -173,7 +175,7 @@ impl<B, R> Policy<Request<ReplayBody<B>>, Response<R>, BoxError> for TowerPolicy
     ) -> Option<Delay> {
         match result {
             Ok(response) => self.after_response(request, response),
-            Err(error) => self.after_error(request, &**error),
+            Err(error) => self.after_error(request, &mut **error),
         }
     }
 

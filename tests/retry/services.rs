@@ -1,18 +1,19 @@
 //! Other services below and above: permits, readiness, composition.
 
+use std::error::Error as StdError;
 use std::future::{Ready, ready};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use h2pool::retry::{Attempts, ReplayBody, RetryBudget, RetryPolicy, Stop};
-use http::{Request, Response, Uri};
+use http::{Method, Request, Response, Uri};
 use parking_lot::Mutex;
 use tower::limit::ConcurrencyLimitLayer;
 use tower::util::BoxCloneService;
-use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt};
+use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 
-use crate::mock::{Body, Server, answer, get, millis, now, pause, steady};
+use crate::mock::{Answer, Body, Server, answer, get, millis, now, pause, post, reset, steady};
 
 #[tokio::test(start_paused = true)]
 async fn a_concurrency_limit_of_one_inside_the_layer_does_not_deadlock() {
@@ -285,4 +286,52 @@ async fn the_service_inside_can_be_reached_and_taken_out() {
     assert_eq!(response.status(), 503, "past the layer");
     assert_eq!(retrying.get_ref().count(), 1);
     assert_eq!(retrying.into_inner().count(), 1);
+}
+
+/// What two layers, one inside the other, make of a first attempt that fails so, and others that never leave.
+async fn twice(first: fn() -> BoxError, then: fn() -> BoxError, request: Request<Body>) -> (Answer, usize) {
+    let calls = Arc::new(Mutex::new(0));
+    let counted = calls.clone();
+    let layer = steady().max_attempts(2);
+    let service = ServiceBuilder::new()
+        .layer(layer.clone())
+        .layer(layer.methods([Method::GET, Method::POST]))
+        .service(service_fn(move |_: Request<ReplayBody<ReplayBody<Body>>>| {
+            *counted.lock() += 1;
+            let error = if *counted.lock() == 1 { first() } else { then() };
+            ready(Err::<Response<Body>, _>(error))
+        }));
+    let answer = service.oneshot(request).await;
+    let calls = *calls.lock();
+    (answer, calls)
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_layer_inside_left_in_doubt_is_not_unprocessed_outside() {
+    // R3 R5 P22: a POST, which only the layer inside may send again, may have been acted upon when it gives up.
+    let unreachable = || std::io::Error::from(std::io::ErrorKind::ConnectionRefused).into();
+    let (answer, calls) = twice(reset, unreachable, post()).await;
+    let error = answer.unwrap_err();
+    assert_eq!(
+        (calls, Attempts::of_error(&*error).unwrap().stop()),
+        (2, Stop::NotRepeatable)
+    );
+    // Where none of its attempts was, it may be sent again, and the error says so.
+    let refused = || h2pool::Error::connect("refused").into();
+    let (answer, calls) = twice(refused, refused, post()).await;
+    assert_eq!((calls, is_unprocessed(answer)), (4, true));
+    // What an attempt outside may have done is not undone by all those inside the last one.
+    let (answer, calls) = twice(reset, refused, get()).await;
+    assert_eq!((calls, is_unprocessed(answer)), (4, false));
+}
+
+fn is_unprocessed(answer: Answer) -> bool {
+    let error = answer.unwrap_err();
+    let mut cause: &(dyn StdError + 'static) = &*error;
+    while !cause.is::<h2pool::Error>() {
+        cause = cause.source().unwrap();
+    }
+    let ours = cause.downcast_ref::<h2pool::Error>().unwrap();
+    assert!(ours.is_connect());
+    ours.is_unprocessed()
 }

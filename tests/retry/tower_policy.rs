@@ -136,6 +136,33 @@ async fn it_takes_our_own_error_as_it_is() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_error_is_unprocessed_only_where_every_attempt_was() {
+    // R1 P22: a first attempt that was answered 503 may have been acted upon, whatever becomes of the second.
+    for (answered, expected) in [(true, false), (false, true)] {
+        let server = move || {
+            Server::new(move |number, _| async move {
+                match number {
+                    1 if answered => Ok(answer(503)),
+                    _ => Err(h2pool::Error::connect("refused").into()),
+                }
+            })
+        };
+        let ours = |error: BoxError| *error.downcast::<h2pool::Error>().unwrap();
+        let policy = steady().max_attempts(2);
+        let boxed = ours(ask(&policy, &server(), get()).await.unwrap_err());
+        let plain = ServiceBuilder::new()
+            .retry(policy.tower_policy())
+            .service(server().map_err(ours))
+            .oneshot(get().map(|body| ReplayBody::new(body, 10)))
+            .await
+            .unwrap_err();
+        for error in [boxed, plain] {
+            assert_eq!((error.is_connect(), error.is_unprocessed()), (true, expected));
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_service_of_our_own_error_is_retried_until_it_answers() {
     // R1 R4 R13
     let server = Server::statuses(&[503]);
