@@ -294,11 +294,13 @@ impl RetryPolicy {
             .because(Reason::Failure(found.failure))
     }
 
-    /// A success says nothing about trying again, whatever its headers.
+    /// A success asks for no other attempt, whatever its headers; that none is wanted, any response may say.
     fn outcome_of_status(&self, head: &response::Parts) -> Outcome {
         let listed = self.settings.statuses.contains(&head.status);
         let failed = head.status.is_client_error() || head.status.is_server_error();
-        let wanted = failed.then(|| headers::should_retry(&head.headers)).flatten();
+        let wanted = (listed || failed)
+            .then(|| headers::should_retry(&head.headers))
+            .flatten();
         if wanted.unwrap_or(listed) {
             Outcome::transient()
         } else {

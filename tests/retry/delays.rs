@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use h2pool::retry::{Attempts, RetryPolicy, Stop};
+use http::StatusCode;
 
 use crate::mock::{Server, answer, get, millis, now, steady};
 
@@ -97,6 +98,16 @@ async fn x_should_retry_is_heeded() {
     let server = Server::with_header(500, "x-should-retry", "true");
     server.ask(&steady().max_attempts(3), get()).await.unwrap();
     assert_eq!(server.count(), 3);
+    // A no is heeded whatever the status, for a policy that repeats this one, a yes only where something failed.
+    for (said, calls) in [("false", 1), ("yes", 3), ("true", 3)] {
+        let server = Server::with_header(202, "x-should-retry", said);
+        let policy = steady().max_attempts(3).statuses([StatusCode::ACCEPTED]);
+        server.ask(&policy, get()).await.unwrap();
+        assert_eq!(server.count(), calls, "{said}");
+    }
+    let server = Server::with_header(202, "x-should-retry", "true");
+    server.ask(&steady(), get()).await.unwrap();
+    assert_eq!(server.count(), 1);
 }
 
 #[tokio::test(start_paused = true)]
