@@ -117,6 +117,12 @@ impl<B> ReplayBody<B> {
         Some(Self::reader(self.tape.clone(), number, self.total))
     }
 
+    /// No longer keeps what other readers do not need. It is not read, nor are others made of it, from then on.
+    pub(super) fn let_go(&mut self) {
+        self.tape = None;
+        self.ended = true;
+    }
+
     /// Whether a [`replay`](Self::replay) gives all of the body: it is within the limit so far, and has not failed.
     #[must_use]
     pub fn is_replayable(&self) -> bool {

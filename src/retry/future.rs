@@ -131,7 +131,10 @@ where
                 StateProj::Done => panic!("a future was polled after it had ended"),
             };
             match next {
-                Next::Return(result) => return Poll::Ready(result),
+                Next::Return(result) => {
+                    *this.service = None;
+                    return Poll::Ready(result);
+                }
                 Next::Retry { at, drains } => this.state.set(State::Draining { drains, retry_at: at }),
             }
         }

@@ -362,6 +362,9 @@ impl<B> Job<B> {
         stop: Stop,
         now: Instant,
     ) -> Result<Response<R>, BoxError> {
+        // There is no other attempt: what it would need goes, though the future may be kept.
+        self.token = None;
+        self.body.let_go();
         let mut attempts = self.attempts.clone();
         attempts.end(stop, now.saturating_duration_since(self.started));
         match result {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use h2pool::retry::{Attempts, ReplayBody, RetryBudget, RetryPolicy, Stop};
 use http::{Method, Request, Response, Uri};
 use parking_lot::Mutex;
@@ -13,7 +14,7 @@ use tower::limit::ConcurrencyLimitLayer;
 use tower::util::BoxCloneService;
 use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 
-use crate::mock::{Answer, Body, Server, answer, get, millis, now, pause, post, reset, steady};
+use crate::mock::{Alive, Answer, Body, Server, answer, get, millis, now, pause, post, read, reset, steady};
 
 #[tokio::test(start_paused = true)]
 async fn a_concurrency_limit_of_one_inside_the_layer_does_not_deadlock() {
@@ -106,6 +107,48 @@ async fn a_hedge_that_waits_for_room_is_not_sent_at_once_when_the_first_has_fail
         assert_eq!(response.extensions().get::<Attempts>().unwrap().count(), 2);
         assert_eq!(server.calls()[1].headers["x-retry-count"], "1");
     }
+}
+
+struct Held {
+    bytes: [u8; 4],
+    _guard: Alive,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_future_that_has_ended_holds_nothing_though_it_is_kept() {
+    // R9 R10 R12: neither the body, nor the service, nor what was paid for a hedge that had no room.
+    let (body, service) = (Alive::default(), Alive::default());
+    let used = service.guard();
+    let server = Server::new(move |_, request| {
+        let _used = &used;
+        async move {
+            read(request).await;
+            pause(200).await;
+            Ok(answer(200))
+        }
+    });
+    let budget = RetryBudget::new(0.0, 0).burst(2);
+    let mut narrow = ServiceBuilder::new()
+        .layer(steady().hedge(millis(100)).budget(budget.clone()))
+        .concurrency_limit(1)
+        .service(server);
+    let held = Held {
+        bytes: *b"held",
+        _guard: body.guard(),
+    };
+    let request = get().map(|_| Body::from(Bytes::from_owner(held)));
+    let mut future = Box::pin(narrow.ready().await.unwrap().call(request));
+    drop(narrow);
+    assert_eq!(future.as_mut().await.unwrap().status(), 200);
+    let left = budget.available(&Uri::from_static("https://a.example"));
+    assert_eq!((body.count(), service.count(), left), (0, 0, 2));
+    drop(future);
 }
 
 #[tokio::test(start_paused = true)]
