@@ -15,7 +15,7 @@
 //! A server that answers at once instead of holding (sooner than it was told to, and within a second), time after time, is
 //! met with the same back-off from the second such round on, so that no wait ever becomes a hot loop. The overall
 //! timeout runs on tokio's monotonic clock and is met exactly; a value that is there at that very instant still
-//! counts.
+//! counts. A wait belongs to the runtime that polls it first, since its timers do.
 //!
 //! ```no_run
 //! use std::time::Duration;

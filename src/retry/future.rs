@@ -31,7 +31,7 @@ use super::job::{Job, Next};
 use super::race::{Race, poll_until};
 
 pin_project! {
-    /// The future of [`Retry`](super::Retry).
+    /// The future of [`Retry`](super::Retry). It belongs to the tokio runtime that polls it first, since its timers do.
     ///
     /// # Cancel safety
     /// Dropping it at any point ends the attempt in flight, sends nothing more, and holds nothing.

@@ -212,6 +212,8 @@
 //!
 //! tonic does not know this crate's errors: they become the code UNKNOWN unless they are told, as by
 //! `ServiceExt::map_err(pool, |error| if error.is_connect() { Status::unavailable(error.to_string()) } else { .. })`.
+//! With the layer that belongs above it, where the pool's error is in the source chain: below, it would make every failure a
+//! `Status`, which the layer does not know, and so a final one.
 //!
 //! Every call is a POST, which is retried only if it was not processed, unless the policy or
 //! [`RetryOptions::any_method`] says otherwise. A gRPC failure is HTTP status 200: without such a classifier it is a
