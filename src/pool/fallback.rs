@@ -16,6 +16,7 @@ use tower_service::Service;
 use crate::connect::refused_certificate;
 use crate::error::{BoxError, Error, Kind};
 use crate::origin::Origin;
+use crate::retry::classify::is_in_doubt;
 use crate::session::{Body, Outgoing};
 
 /// A fallback service whose type is forgotten.
@@ -49,7 +50,7 @@ impl Fallback {
     }
 }
 
-/// What a fallback failed with: where it had no connection, nothing was sent (P22).
+/// What a fallback failed with: where it had no connection, nothing was sent (P22), unless it had tried before.
 fn failed(error: BoxError) -> Error {
     let error = match error.downcast::<Error>() {
         Ok(ours) => return *ours,
@@ -62,7 +63,12 @@ fn failed(error: BoxError) -> Error {
     } else {
         Kind::Connect
     };
-    Error::new(kind, "the fallback service failed").with_source(error)
+    let in_doubt = is_in_doubt(error.as_ref());
+    let failed = Error::new(kind, "the fallback service failed").with_source(error);
+    match in_doubt {
+        true => failed.with_unprocessed(false),
+        false => failed,
+    }
 }
 
 /// Whether a client of hyper-util's, or one around it, found no connection.

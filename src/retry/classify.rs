@@ -25,14 +25,19 @@ pub(crate) struct Found {
 /// Judges an error by everything in its source chain; one that nobody knows is final.
 pub(crate) fn classify(error: &(dyn StdError + 'static)) -> Found {
     let found = of_last_attempt(error);
-    let mut inside = chain(error).filter_map(|cause| cause.downcast_ref::<RetryError>());
-    match inside.any(|inside| inside.attempts().in_doubt()) {
+    match is_in_doubt(error) {
         true => Found {
             outcome: found.outcome.in_doubt(),
             ..found
         },
         false => found,
     }
+}
+
+/// Whether a retry layer gave up with this error after an attempt that may have been acted upon, whatever the last one was.
+pub(crate) fn is_in_doubt(error: &(dyn StdError + 'static)) -> bool {
+    let mut inside = chain(error).filter_map(|cause| cause.downcast_ref::<RetryError>());
+    inside.any(|inside| inside.attempts().in_doubt())
 }
 
 fn of_last_attempt(error: &(dyn StdError + 'static)) -> Found {

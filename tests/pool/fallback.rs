@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use h2pool::retry::{ReplayBody, Retry, RetryPolicy};
 use h2pool::{Error, H2Pool, RequestBody};
 use http::{Request, Response, Uri, Version};
 use http_body::{Body, Frame};
@@ -14,7 +15,7 @@ use http_body_util::{BodyExt, Full, StreamBody};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
-use tower::{Service, ServiceExt, service_fn};
+use tower::{BoxError, Service, ServiceExt, service_fn};
 
 use crate::support::peer::code;
 use crate::support::server::Server;
@@ -323,5 +324,34 @@ async fn a_fallback_without_a_connection_did_nothing() {
             (error.is_certificate(), error.is_transient()),
             (certificate, !certificate)
         );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fallback_that_tried_more_than_once_may_have_done_something() {
+    // P22, P27: the last attempt of the layer within had no connection; the first one may have been acted upon.
+    for (reset_first, unprocessed) in [(true, false), (false, true)] {
+        let connector = service_fn(|_: Uri| {
+            std::future::ready(Err::<TokioIo<TcpStream>, _>(io::Error::from(
+                io::ErrorKind::ConnectionRefused,
+            )))
+        });
+        let client = Client::builder(TokioExecutor::new()).build::<_, ReplayBody<RequestBody>>(connector);
+        let calls = Arc::new(AtomicUsize::new(0));
+        let flaky = service_fn(move |request| {
+            let reset = calls.fetch_add(1, Ordering::SeqCst) == 0 && reset_first;
+            let answer = client.request(request);
+            async move {
+                match reset {
+                    true => Err(BoxError::from(io::Error::from(io::ErrorKind::ConnectionReset))),
+                    false => answer.await.map_err(BoxError::from),
+                }
+            }
+        });
+        let policy = RetryPolicy::default().max_attempts(2);
+        let (pool, _net) = net(H2Pool::builder().fallback(Retry::new(policy, flaky)));
+        pool.mark_h1_only(&origin("https://a"));
+        let error = pool.request(get(uri("https://a/"))).await.unwrap_err();
+        assert_eq!((error.is_connect(), error.is_unprocessed()), (true, unprocessed));
     }
 }
