@@ -272,7 +272,6 @@ impl Driver {
             .flatten();
         if let Some(goaway) = said {
             self.goaways = goaways;
-            self.control.set_draining();
             self.report_answered(alive);
             if goaway.code == HTTP_1_1_REQUIRED {
                 observer.clone().needs_h1(id);
@@ -280,6 +279,9 @@ impl Driver {
             let reason = h2::Reason::from(goaway.code);
             let cause = Error::new(Kind::Goaway, format!("the server said GOAWAY {reason:?}"));
             observer.clone().goaway(id, cause.with_unprocessed(true));
+            // After the report: whoever is granted a slot until then meets h2's own refusal, and reports it. Refused here,
+            // the slot would go from one waiter to the next until the report comes.
+            self.control.set_draining();
         }
         if self
             .probing
@@ -375,6 +377,8 @@ impl Driver {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::OnceLock;
+
     use http::{Request, Version};
     use parking_lot::Mutex;
     use tokio::io::AsyncWriteExt;
@@ -404,15 +408,22 @@ mod tests {
 
     /// How the end of a session was reported.
     #[derive(Default)]
-    struct Ends(Mutex<Vec<&'static str>>);
+    struct Ends {
+        told: Mutex<Vec<&'static str>>,
+        /// Asked for a stream while a GOAWAY is being reported.
+        asked: OnceLock<Arc<H2>>,
+    }
 
     impl Observer for Ends {
         fn goaway(self: Arc<Self>, _: SessionId, _: Error) {
-            self.0.lock().push("goaway");
+            self.told.lock().push("goaway");
+            if self.asked.get().is_some_and(|session| !session.try_open(false)) {
+                self.told.lock().push("refused");
+            }
         }
 
         fn failing(self: Arc<Self>, _: SessionId, _: Error) {
-            self.0.lock().push("failing");
+            self.told.lock().push("failing");
         }
 
         fn settings(self: Arc<Self>, _: SessionId, _: u32) {}
@@ -429,26 +440,31 @@ mod tests {
         fn park(self: Arc<Self>, _: SessionId) {}
     }
 
+    const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    const GOAWAY: [u8; 17] = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+
+    async fn session(ours: tokio::io::DuplexStream, origin: &crate::Origin) -> (Arc<H2>, Driver) {
+        let address = Address {
+            session: 1,
+            origin: origin.clone(),
+            version: Version::HTTP_2,
+            peer: None,
+            local: None,
+            authenticated: true,
+        };
+        let connection = Connection::new(ours, Version::HTTP_2);
+        handshake(connection, &Tuning::narrow(), Arc::new(address))
+            .await
+            .unwrap()
+    }
+
     // P43: on another thread, a request may meet what h2 has read before the driver reports it.
     #[tokio::test(start_paused = true)]
     async fn a_request_that_meets_a_goaway_reports_it_as_one() {
-        const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
-        const GOAWAY: [u8; 17] = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
         for (last_words, reported) in [(&GOAWAY[..], "goaway"), (&[], "failing")] {
             let (ours, mut theirs) = tokio::io::duplex(4096);
             let origin: crate::Origin = "https://a".parse().unwrap();
-            let address = Address {
-                session: 1,
-                origin: origin.clone(),
-                version: Version::HTTP_2,
-                peer: None,
-                local: None,
-                authenticated: true,
-            };
-            let connection = Connection::new(ours, Version::HTTP_2);
-            let (session, mut driver) = handshake(connection, &Tuning::narrow(), Arc::new(address))
-                .await
-                .unwrap();
+            let (session, mut driver) = session(ours, &origin).await;
             theirs.write_all(&SETTINGS).await.unwrap();
             theirs.write_all(last_words).await.unwrap();
             drop(theirs);
@@ -464,7 +480,31 @@ mod tests {
             let (parts, ()) = Request::get("https://a/").body(()).unwrap().into_parts();
             let sent = Sending::start(session, slot, &parts, None, Patience::default());
             assert!(matches!(sent, Err(Failure::NotSent(_))));
-            assert_eq!(*ends.0.lock(), [reported]);
+            assert_eq!(*ends.told.lock(), [reported]);
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_goaway_is_reported_before_it_is_acted_on() {
+        // P18: a slot that is granted meanwhile would be given back, and granted again, until the report comes.
+        let (ours, mut theirs) = tokio::io::duplex(4096);
+        let (session, mut driver) = session(ours, &"https://a".parse().unwrap()).await;
+        theirs.write_all(&SETTINGS).await.unwrap();
+        theirs.write_all(&GOAWAY).await.unwrap();
+        let ends = Arc::<Ends>::default();
+        assert!(ends.asked.set(session.clone()).is_ok());
+        let id = SessionId {
+            slot: 0,
+            generation: 0,
+        };
+        let alive = Alive {
+            observer: ends.clone(),
+            id,
+            control: session.control.clone(),
+        };
+        let turn = poll_fn(|cx| Poll::Ready(driver.poll(cx, &alive))).await;
+        assert!(matches!(turn, Poll::Ready(Turn::Ended(_)) | Poll::Pending));
+        assert_eq!(*ends.told.lock(), ["goaway"]);
+        assert!(!session.try_open(false));
     }
 }
