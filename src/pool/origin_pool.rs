@@ -107,7 +107,9 @@ impl<O: Key> OriginPool<O> {
         &self.key
     }
 
-    /// Waits until the service is ready: what `tower::ServiceExt::ready` does, without naming the type of the body.
+    /// Waits until the service is ready: what `tower::ServiceExt::ready` does, without naming the type of the body. So
+    /// `service.ready().await?.call(request).await` can be spawned also where the body's error is a
+    /// `Box<dyn Error + Send + Sync>`, and `oneshot` cannot.
     ///
     /// # Errors
     /// Only once the handle is closed; its `is_closed()` is true.
