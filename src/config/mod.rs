@@ -153,8 +153,8 @@ pub struct PoolConfig {
     /// Default false.
     pub keep_alive_while_idle: bool,
     /// Time that a session has to answer the PING sent after a request on it was cancelled unanswered.
-    /// Without an answer it gets no new work and a replacement is opened; its streams may still finish,
-    /// within `drain_timeout`.
+    /// Without an answer it gets no new work and a replacement is opened; its streams are left alone, since it may only
+    /// be slow. `keep_alive_interval` ends those of a server that is gone.
     ///
     /// Default 1s, allowed 1ms..=1h.
     pub probe_timeout: Duration,

@@ -102,20 +102,20 @@ impl<C: Clone> OriginState<C> {
         let now = self.advance(now);
         if self.sessions[slot].phase == Phase::Active {
             self.unanswered(slot, now);
-            if self.sessions[slot].firm() > 0 {
-                // It may be alive: what runs on it may finish.
-                self.sessions[slot].drain_by = None;
-            }
             self.replan(now);
         }
     }
 
-    /// A probe was not answered: no new work, and a replacement; its streams may still finish (P19).
+    /// A probe was not answered: no new work, and a replacement; its streams may still finish (P19), since it may be alive.
     fn unanswered(&mut self, slot: usize, now: Instant) {
         let session = &mut self.sessions[slot];
         session.probe_by = None;
         let (group, runtime) = (session.group, session.runtime);
         self.drain(slot, Reason::Unanswered, now);
+        let session = &mut self.sessions[slot];
+        if session.firm() > 0 {
+            session.drain_by = None;
+        }
         let group = &mut self.groups[group];
         group.runtime_hint = Some(runtime);
         group.warm = group
