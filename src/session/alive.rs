@@ -1,10 +1,8 @@
 //! The guard that reports the end of a session however it comes, also when its task is dropped with the runtime.
 
-use std::future::Future;
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-
-use futures_util::FutureExt;
+use std::task::Poll;
 
 use super::link::Observer;
 use crate::error::{Error, Kind};
@@ -37,11 +35,16 @@ impl<C: Ending> Drop for Alive<C> {
     }
 }
 
-/// Drives a session until it says why it ended. A panic, of its transport or of who is told of it, is caught here, and so told
-/// from that of a thread whose runtime goes with it.
-pub(super) async fn until_end(driving: impl Future<Output = Error>) -> Error {
-    let ended = AssertUnwindSafe(driving).catch_unwind().await;
-    ended.unwrap_or_else(|_| Error::new(Kind::Io, "the task that drove the session panicked"))
+/// One turn of a session's task. A panic, of its transport or of who is told of it, ends the session; it is caught here, and so
+/// told from that of a thread whose runtime goes with it.
+pub(super) fn caught<T>(turn: impl FnOnce() -> Poll<T>) -> Poll<Result<T, Error>> {
+    match catch_unwind(AssertUnwindSafe(turn)) {
+        Ok(polled) => polled.map(Ok),
+        Err(_) => Poll::Ready(Err(Error::new(
+            Kind::Io,
+            "the task that drove the session panicked",
+        ))),
+    }
 }
 
 /// Nobody drives the session any more; the server knows nothing of it.

@@ -12,7 +12,7 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::alive::{Alive, Ending, until_end};
+use super::alive::{Alive, Ending, caught};
 use super::bound::{Bound, LAST_WORDS};
 use super::h1::{H1, H1Control, Returned};
 use super::h1_held::Watch;
@@ -89,7 +89,8 @@ pub(crate) fn drive(
     };
     async move {
         let mut task = task;
-        let cause = until_end(poll_fn(|cx| task.poll(cx))).await;
+        let ended = poll_fn(|cx| caught(|| task.poll(cx))).await;
+        let (Ok(cause) | Err(cause)) = ended;
         task.alive.control.end(cause);
         drop(task);
     }

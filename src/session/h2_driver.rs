@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use h2::client::Connection as H2Connection;
 
-use super::alive::{Alive, Ending, until_end};
+use super::alive::{Alive, Ending, caught};
 use super::classify;
 use super::h2::{Control, H2};
 use super::held::{Bodies, Reaper};
@@ -171,15 +171,12 @@ pub(crate) fn drive(
         // Where the runtime ends, the report of it goes first, then the connection: whoever's stream ends with that finds
         // the reason, and is not sent here again.
         let alive = alive;
-        let cause = until_end(async {
-            loop {
-                match poll_fn(|cx| driver.poll(cx, &alive)).await {
-                    Turn::Ended(cause) => break cause,
-                    Turn::Others => tokio::task::yield_now().await,
-                }
+        let cause = loop {
+            match poll_fn(|cx| caught(|| driver.poll(cx, &alive))).await {
+                Ok(Turn::Ended(cause)) | Err(cause) => break cause,
+                Ok(Turn::Others) => tokio::task::yield_now().await,
             }
-        });
-        let cause = cause.await;
+        };
         // The same order here: while the transport is dropped, which may take its time, nobody is granted a slot on it.
         alive.control.end(cause);
         drop(alive);
