@@ -85,7 +85,12 @@ impl Handle for Arc<Session> {
     }
 
     fn close(&self, reason: Reason) {
-        self.ended(reason.into());
+        // Its last stream may be over before the end of the session is reported.
+        let told = match &self.wire {
+            Wire::H2(session) => session.control().cause().and_then(told_by),
+            _ => None,
+        };
+        self.ended(told.unwrap_or_else(|| reason.into()));
         match &self.wire {
             Wire::H2(session) => session.control().close(),
             Wire::H2Ending(control) => control.close(),
@@ -113,6 +118,15 @@ impl Handle for Arc<Session> {
             self.tally.tally().probed();
         }
         asked
+    }
+}
+
+/// Why a session ended that did so for this cause, where that says more than its phase.
+fn told_by(cause: &Error) -> Option<CloseReason> {
+    match cause.kind() {
+        Kind::Protocol => Some(CloseReason::Protocol),
+        Kind::KeepAlive => Some(CloseReason::KeepAlive),
+        _ => None,
     }
 }
 
@@ -273,9 +287,11 @@ impl<O: Key> Timed for Entry<O> {
 }
 
 impl<O: Key> Observer for Entry<O> {
-    fn settings(self: Arc<Self>, id: SessionId, limit: u32) {
+    fn settings(self: Arc<Self>, id: SessionId, control: &H2Control) {
         let now = clock::now();
-        run(&self, |inner| inner.state.handle_settings(id, limit, now));
+        run(&self, |inner| {
+            inner.state.handle_settings(id, control.limit(), now)
+        });
     }
 
     fn answered(self: Arc<Self>, id: SessionId) {
@@ -330,11 +346,7 @@ impl<O: Key> Observer for Entry<O> {
 
     fn closed(self: Arc<Self>, id: SessionId, cause: Error) {
         let (now, cause) = (clock::now(), self.name(cause));
-        let known = match cause.kind() {
-            Kind::Protocol => Some(CloseReason::Protocol),
-            Kind::KeepAlive => Some(CloseReason::KeepAlive),
-            _ => None,
-        };
+        let known = told_by(&cause);
         let (ended, session) = run(&self, |inner| {
             let session = inner.take_handle(id);
             let ended = match cause.kind() {
@@ -356,5 +368,50 @@ impl<O: Key> Observer for Entry<O> {
     fn park(self: Arc<Self>, id: SessionId) {
         let now = clock::now();
         run(&self, |inner| inner.state.park(id, now));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Version;
+
+    use super::*;
+    use crate::Origin;
+    use crate::connect::Connection;
+    use crate::session::{Tuning, handshake_h2};
+    use crate::stats::{Counters, SessionProtocol};
+
+    #[tokio::test(start_paused = true)]
+    async fn what_ended_a_session_is_counted_though_its_last_stream_is_over_before_that_is_reported() {
+        // P40, P43
+        let origin: Origin = "https://a".parse().unwrap();
+        for (kind, counted) in [
+            (Kind::KeepAlive, CloseReason::KeepAlive),
+            (Kind::Protocol, CloseReason::Protocol),
+            (Kind::Io, CloseReason::Io),
+        ] {
+            let address = Address {
+                session: 1,
+                origin: origin.clone(),
+                version: Version::HTTP_2,
+                peer: None,
+                local: None,
+                authenticated: true,
+            };
+            let (ours, _theirs) = tokio::io::duplex(4096);
+            let connection = Connection::new(ours, Version::HTTP_2);
+            let (h2, _driver) = handshake_h2(connection, &Tuning::narrow(), Arc::new(address))
+                .await
+                .unwrap();
+            h2.control().kill(Error::new(kind, "it ended"));
+            let tally = Tally::new(&Arc::new(Counters::new()), &origin).session_opened(SessionProtocol::H2);
+            let session = Arc::new(Session {
+                wire: Wire::H2(h2),
+                tally: Arc::new(tally),
+                opened_at: clock::now(),
+            });
+            Handle::close(&session, Reason::Lost);
+            assert_eq!(session.ended(CloseReason::Unused), counted);
+        }
     }
 }

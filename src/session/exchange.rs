@@ -23,7 +23,7 @@ use tokio::runtime::Handle;
 use super::body::Body;
 use super::bound::{Bound, late_headers};
 use super::classify::{self, Sent};
-use super::h2::H2;
+use super::h2::{Control, H2};
 use super::h2_body::Length;
 use super::head;
 use super::interim::Interim;
@@ -84,8 +84,7 @@ impl Sending {
         let request = request.map_err(Failure::Failed)?;
         let extended = head::is_extended_connect(&request);
         if !session.try_open(body.is_some() || extended) {
-            let gone = Error::new(Kind::Goaway, "the session took no more streams").with_unprocessed(true);
-            return Err(Failure::NotSent(gone));
+            return Err(turned_away(&session.control, &slot));
         }
         let early = !session.control.is_ready();
         let tunnel = head::opens_tunnel(parts);
@@ -272,6 +271,19 @@ impl Sending {
     }
 }
 
+/// The session takes no more streams, or none now. Its origin may not have been told yet: it is to know before the slot is
+/// given back, or would grant it to one after the other until the driver's report comes.
+#[cold]
+fn turned_away(control: &Control, slot: &Occupied) -> Failure {
+    let gone = Error::new(Kind::Goaway, "the session took no more streams").with_unprocessed(true);
+    if control.is_draining() {
+        slot.report(|origin, id| origin.failing(id, gone.clone()));
+    } else if control.is_ready() {
+        slot.report(|origin, id| origin.settings(id, control));
+    }
+    Failure::NotSent(gone)
+}
+
 /// Hands the head to h2, on a session that counts the stream already.
 fn open(
     session: &H2,
@@ -292,12 +304,13 @@ fn open(
         session.control.stream_over();
         let failure = classify::not_opened(&session.control, error);
         if let Failure::NotSent(cause) = &failure {
-            // The connection is over, though its last words may take their time: nobody is to be sent here again.
-            session.control.set_draining();
+            // The connection is over, though its last words may take their time: nobody is to be sent here again. Reported
+            // first, as in the driver.
             slot.report(|origin, id| match cause.is_goaway() {
                 true => origin.goaway(id, cause.clone()),
                 false => origin.failing(id, cause.clone()),
             });
+            session.control.set_draining();
         }
         failure
     })

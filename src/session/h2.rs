@@ -86,7 +86,7 @@ impl H2 {
             return false;
         }
         let open = control.open.fetch_add(1, Ordering::AcqRel);
-        if open >= control.limit.load(Ordering::Acquire) {
+        if open >= control.limit() {
             control.stream_over();
             return false;
         }
@@ -124,6 +124,11 @@ impl Control {
     pub(super) fn set_limit(&self, limit: u32) {
         self.limit.store(limit, Ordering::Release);
         self.flags.fetch_or(READY, Ordering::AcqRel);
+    }
+
+    /// The limit last read.
+    pub(crate) fn limit(&self) -> u32 {
+        self.limit.load(Ordering::Acquire)
     }
 
     pub(super) fn is_ready(&self) -> bool {
@@ -190,7 +195,7 @@ impl Control {
         let _ = self.cause.set(cause);
     }
 
-    pub(super) fn cause(&self) -> Option<&Error> {
+    pub(crate) fn cause(&self) -> Option<&Error> {
         self.cause.get()
     }
 
@@ -252,8 +257,10 @@ impl Control {
 
 impl Ending for Control {
     fn end(&self, cause: Error) -> Error {
+        // First the cause: whoever is turned away finds it.
+        let cause = self.cause.get_or_init(|| cause).clone();
         self.set_draining();
-        self.cause.get_or_init(|| cause).clone()
+        cause
     }
 }
 

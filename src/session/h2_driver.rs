@@ -256,7 +256,7 @@ impl Driver {
             self.settings = settings;
             let limit = u32::try_from(self.connection.max_concurrent_send_streams()).unwrap_or(u32::MAX);
             self.control.set_limit(limit);
-            observer.clone().settings(id, limit);
+            observer.clone().settings(id, &self.control);
         }
         let acknowledged = |_: &mut Instant| self.control.meter.is_acknowledged();
         if let Some(sent) = self.unacknowledged.take_if(acknowledged) {
@@ -387,7 +387,7 @@ mod tests {
 
     impl Tuning {
         /// As little as there can be.
-        pub(in crate::session) fn narrow() -> Self {
+        pub(crate) fn narrow() -> Self {
             Self {
                 windows: Sizes::new(65_535, 65_535),
                 most_windows: None,
@@ -403,37 +403,52 @@ mod tests {
         }
     }
 
-    /// How the end of a session was reported.
+    /// What was reported, in order.
     #[derive(Default)]
     struct Ends {
         told: Mutex<Vec<&'static str>>,
-        /// Asked for a stream while a GOAWAY is being reported.
+        /// Asked for a stream while its end is being reported.
         asked: OnceLock<Arc<H2>>,
     }
 
-    impl Observer for Ends {
-        fn goaway(self: Arc<Self>, _: SessionId, _: Error) {
-            self.told.lock().push("goaway");
+    impl Ends {
+        fn tell(&self, what: &'static str) {
+            self.told.lock().push(what);
             if self.asked.get().is_some_and(|session| !session.try_open(false)) {
                 self.told.lock().push("refused");
             }
         }
+    }
 
-        fn failing(self: Arc<Self>, _: SessionId, _: Error) {
-            self.told.lock().push("failing");
+    impl Observer for Ends {
+        fn goaway(self: Arc<Self>, _: SessionId, _: Error) {
+            self.tell("goaway");
         }
 
-        fn settings(self: Arc<Self>, _: SessionId, _: u32) {}
+        fn failing(self: Arc<Self>, _: SessionId, _: Error) {
+            self.tell("failing");
+        }
+
+        fn settings(self: Arc<Self>, _: SessionId, _: &Control) {
+            self.told.lock().push("settings");
+        }
+
+        fn silent(self: Arc<Self>, _: SessionId) {
+            self.tell("silent");
+        }
+
+        fn release(self: Arc<Self>, _: SessionId) {
+            self.told.lock().push("released");
+        }
+
         fn answered(self: Arc<Self>, _: SessionId) {}
         fn given_up(self: Arc<Self>, _: SessionId) {}
         fn refused(self: Arc<Self>, _: SessionId) {}
         fn needs_h1(self: Arc<Self>, _: SessionId) {}
         fn alive(self: Arc<Self>, _: SessionId) {}
-        fn silent(self: Arc<Self>, _: SessionId) {}
         fn stalled(self: Arc<Self>, _: SessionId, _: bool) {}
         fn worn(self: Arc<Self>, _: SessionId) {}
         fn closed(self: Arc<Self>, _: SessionId, _: Error) {}
-        fn release(self: Arc<Self>, _: SessionId) {}
         fn park(self: Arc<Self>, _: SessionId) {}
     }
 
@@ -468,17 +483,66 @@ mod tests {
             let _ = poll_fn(|cx| Pin::new(&mut driver.connection).poll(cx)).await;
 
             let ends = Arc::<Ends>::default();
-            let tally = Tally::new(&Arc::new(Counters::new()), &origin).session_opened(SessionProtocol::H2);
-            let id = SessionId {
-                slot: 0,
-                generation: 0,
-            };
-            let slot = Occupied::new(ends.clone(), id, Arc::new(tally).stream_started(), None);
-            let (parts, ()) = Request::get("https://a/").body(()).unwrap().into_parts();
-            let sent = Sending::start(session, slot, &parts, None, Patience::default());
-            assert!(matches!(sent, Err(Failure::NotSent(_))));
-            assert_eq!(*ends.told.lock(), [reported]);
+            assert!(ends.asked.set(session.clone()).is_ok());
+            assert!(matches!(start(&session, &ends), Err(Failure::NotSent(_))));
+            assert_eq!(*ends.told.lock(), [reported, "released"]);
+            assert!(!session.try_open(false));
         }
+    }
+
+    const ID: SessionId = SessionId {
+        slot: 0,
+        generation: 0,
+    };
+
+    fn start(session: &Arc<H2>, ends: &Arc<Ends>) -> Result<Sending, Failure> {
+        let origin: crate::Origin = "https://a".parse().unwrap();
+        let tally = Tally::new(&Arc::new(Counters::new()), &origin).session_opened(SessionProtocol::H2);
+        let slot = Occupied::new(ends.clone(), ID, Arc::new(tally).stream_started(), None);
+        let (parts, ()) = Request::get("https://a/").body(()).unwrap().into_parts();
+        Sending::start(session.clone(), slot, &parts, None, Patience::default())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_is_refused_before_the_report_of_the_reason_reports_it() {
+        // P4: given back without a word, the slot would be granted again, until the driver's report comes.
+        type Happens = fn(&Control);
+        let reasons: [(Happens, &'static str); 2] = [
+            (
+                |control| drop(control.end(Error::new(Kind::Io, "it ended"))),
+                "failing",
+            ),
+            (|control| control.set_limit(0), "settings"),
+        ];
+        for (happens, reported) in reasons {
+            let (ours, _theirs) = tokio::io::duplex(4096);
+            let (session, _driver) = session(ours, &"https://a".parse().unwrap()).await;
+            happens(&session.control);
+            let ends = Arc::<Ends>::default();
+            assert!(matches!(start(&session, &ends), Err(Failure::NotSent(_))));
+            assert_eq!(*ends.told.lock(), [reported, "released"]);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_session_that_takes_no_bytes_is_reported_before_it_is_acted_on() {
+        // P4, P19: the requests are given up and none of them is written.
+        let (ours, _theirs) = tokio::io::duplex(64);
+        let (session, _driver) = session(ours, &"https://a".parse().unwrap()).await;
+        let ends = Arc::<Ends>::default();
+        assert!(ends.asked.set(session.clone()).is_ok());
+        while session.try_open(false) {
+            session.control.stream_over();
+            drop(start(&session, &ends));
+        }
+        let told: Vec<_> = ends
+            .told
+            .lock()
+            .iter()
+            .filter(|told| **told != "released")
+            .copied()
+            .collect();
+        assert_eq!(told, ["silent"]);
     }
 
     #[tokio::test(start_paused = true)]
@@ -490,18 +554,14 @@ mod tests {
         theirs.write_all(&GOAWAY).await.unwrap();
         let ends = Arc::<Ends>::default();
         assert!(ends.asked.set(session.clone()).is_ok());
-        let id = SessionId {
-            slot: 0,
-            generation: 0,
-        };
         let alive = Alive {
             observer: ends.clone(),
-            id,
+            id: ID,
             control: session.control.clone(),
         };
         let turn = poll_fn(|cx| Poll::Ready(driver.poll(cx, &alive))).await;
         assert!(matches!(turn, Poll::Ready(Turn::Ended(_)) | Poll::Pending));
-        assert_eq!(*ends.told.lock(), ["goaway"]);
+        assert_eq!(*ends.told.lock(), ["settings", "goaway"]);
         assert!(!session.try_open(false));
     }
 }

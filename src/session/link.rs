@@ -9,6 +9,7 @@ use std::sync::Arc;
 use http::{Extensions, Version};
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::h2::Control;
 use crate::error::Error;
 use crate::origin::Origin;
 use crate::state::SessionId;
@@ -16,8 +17,9 @@ use crate::stats::StreamTally;
 
 /// The origin that a session belongs to, as the session sees it. Calls for a session that is gone do nothing.
 pub(crate) trait Observer: Send + Sync + 'static {
-    /// SETTINGS were applied; `limit` is the number of streams that the server allows.
-    fn settings(self: Arc<Self>, id: SessionId, limit: u32);
+    /// SETTINGS were applied. Whoever meets the new limit before the driver has told of it does; which limit is the last is
+    /// looked at under the origin's lock.
+    fn settings(self: Arc<Self>, id: SessionId, control: &Control);
     /// The first response on this session.
     fn answered(self: Arc<Self>, id: SessionId);
     /// A caller gave up a request that the connection cannot outlive: how it ends says nothing about the server.

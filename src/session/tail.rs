@@ -59,9 +59,6 @@ impl Tail {
     pub(super) fn give_up(mut self) {
         let quiet = self.forget();
         let clogged = quiet && self.control().meter.is_clogged();
-        if clogged {
-            self.control().set_draining();
-        }
         let park = quiet && !clogged && self.control().may_park();
         if clogged || (quiet && !park && self.control().is_doubtful()) {
             // It may not be asked again (P44), and has said nothing while two requests in a row were given up; or it takes
@@ -69,6 +66,9 @@ impl Tail {
             if let Some(slot) = &self.slot {
                 slot.report(Observer::silent);
             }
+        }
+        if clogged {
+            self.control().set_draining();
         }
         if let Some(slot) = self.slot.take().filter(|_| park) {
             slot.park();

@@ -18,6 +18,7 @@ use crate::connect::{Connection, Io};
 use crate::error::Error;
 use crate::session::exchange::Patience;
 use crate::session::h1::H1;
+use crate::session::h2::Control;
 use crate::session::h2_driver::Tuning;
 use crate::session::link::{Address, Failure, Observer, Occupied};
 use crate::session::{Body, H1Sending, Outgoing, drive_h1, handshake_h1};
@@ -99,7 +100,7 @@ impl Observer for Recorder {
         self.push(id, Event::Released);
     }
 
-    fn settings(self: Arc<Self>, _: SessionId, _: u32) {
+    fn settings(self: Arc<Self>, _: SessionId, _: &Control) {
         panic!("HTTP/1.1 has no SETTINGS");
     }
 
