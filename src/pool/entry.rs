@@ -86,11 +86,13 @@ impl Handle for Arc<Session> {
 
     fn close(&self, reason: Reason) {
         // Its last stream may be over before the end of the session is reported.
-        let told = match &self.wire {
-            Wire::H2(session) => session.control().cause().and_then(told_by),
-            _ => None,
+        let cause = match &self.wire {
+            Wire::H2(session) => session.control().cause(),
+            Wire::H2Ending(control) => control.cause(),
+            #[cfg(feature = "http1")]
+            Wire::H1(session) => session.control().cause(),
         };
-        self.ended(told.unwrap_or_else(|| reason.into()));
+        self.ended(cause.and_then(told_by).unwrap_or_else(|| reason.into()));
         match &self.wire {
             Wire::H2(session) => session.control().close(),
             Wire::H2Ending(control) => control.close(),

@@ -199,7 +199,7 @@ impl H1Control {
     }
 
     /// Why it ended.
-    pub(super) fn cause(&self) -> Option<&Error> {
+    pub(crate) fn cause(&self) -> Option<&Error> {
         self.cause.get()
     }
 
@@ -311,14 +311,15 @@ impl H1Control {
 
 impl Ending for H1Control {
     fn end(&self, cause: Error) -> Error {
-        self.seat.lock().ended = true;
-        // An upgraded connection is its user's, who has time.
-        self.set_write_timeout(None);
-        self.close();
+        // First the cause: whoever comes too late finds it.
         let cause = self
             .cause
             .get_or_init(|| self.verdict.get().cloned().unwrap_or(cause))
             .clone();
+        self.seat.lock().ended = true;
+        // An upgraded connection is its user's, who has time.
+        self.set_write_timeout(None);
+        self.close();
         self.watcher.wake();
         cause
     }

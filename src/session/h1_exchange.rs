@@ -107,7 +107,9 @@ impl Sending {
             session.control.takes_chunks() || !request.headers().contains_key(header::TRANSFER_ENCODING);
         // Without its sender the connection ends.
         let Some(mut sender) = session.control.take_sender().filter(|_| fits) else {
-            // The session is about to be reported as ended; until then nobody else is to be granted this slot.
+            // The session is about to be reported as ended; until then nobody else is to be granted this slot, which comes
+            // back at once while the transport is dropped.
+            slot.report(|origin, id| origin.failing(id, not_sent()));
             session.control.give_back(Returned {
                 sender: None,
                 _slot: slot,

@@ -383,7 +383,7 @@ async fn a_body_of_unknown_length_is_not_for_a_connection_of_http10() {
         panic!("it was sent");
     };
     assert!(error.is_unprocessed() && error.is_transient(), "{error:?}");
-    fake.events.until("arrcr").await;
+    fake.events.until("arrfcr").await;
     server.closed().await;
     drop(frames);
     let mut body = body.unwrap();

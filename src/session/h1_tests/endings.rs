@@ -4,6 +4,7 @@ use std::future::poll_fn;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use http::Request;
 use http_body_util::{BodyExt, Full};
 
@@ -55,6 +56,20 @@ async fn an_idle_connection_that_the_server_closes_is_reported() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_slot_that_comes_back_before_the_end_is_reported_is_granted_to_nobody() {
+    // P4: the transport is dropped in between, which takes its time; the slot would go from one waiter to the next.
+    let (fake, mut server) = Fake::new(4096).await;
+    let attempt = fake.get("http://a/");
+    server.answer(OK).await;
+    response(attempt).await.into_body().collect().await.unwrap();
+    fake.events.until("ar").await;
+    fake.h1.control().end(Error::new(Kind::Io, "it ended"));
+    let attempt = fake.attempt(Request::get("http://a/"), None).now_or_never();
+    assert!(matches!(attempt.unwrap().0, Err(Failure::NotSent(_))));
+    assert_eq!(fake.events.seen(), "arfr");
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_an_idle_server_says_serves_nobody() {
     // P3
     let (fake, mut server) = Fake::new(4096).await;
@@ -78,7 +93,7 @@ async fn a_request_that_races_the_servers_close_comes_back_with_its_body() {
         panic!("it was not sent");
     };
     assert!(error.is_unprocessed() && error.is_transient(), "{error:?}");
-    fake.events.until("cr").await;
+    fake.events.until("cfr").await;
 
     // The same for one that comes when the end is known.
     let body = body.unwrap();
@@ -86,7 +101,7 @@ async fn a_request_that_races_the_servers_close_comes_back_with_its_body() {
     let (result, body) = fake.start(Request::post("http://a/"), Some(body)).await.unwrap();
     assert!(matches!(result, Err(Failure::NotSent(_))));
     assert_eq!(body.unwrap().exact_size(), Some(4));
-    fake.events.until("crr").await;
+    fake.events.until("cfrfr").await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -97,8 +112,8 @@ async fn a_slot_on_a_session_about_to_end_is_kept_until_it_has() {
     let (parts, ()) = Request::get("http://a/").body(()).unwrap().into_parts();
     let sent = H1Sending::start(fake.h1.clone(), fake.slot(), &parts, &mut None, fake.patience);
     assert!(matches!(sent, Err(Failure::NotSent(_))));
-    assert_eq!(fake.events.seen(), "", "the driver has not run yet");
-    fake.events.until("cr").await;
+    assert_eq!(fake.events.seen(), "f", "the driver has not run yet");
+    fake.events.until("fcr").await;
     server.closed().await;
 }
 
@@ -251,7 +266,7 @@ async fn a_driver_that_is_dropped_with_its_runtime_reports_the_end() {
     let events = Arc::clone(&fake.events);
     let (result, _) = fake.get("http://a/").await.unwrap();
     assert!(matches!(result, Err(Failure::NotSent(_))));
-    events.until("crr").await;
+    events.until("crfr").await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -36,6 +36,7 @@ pub(super) enum Event {
     Answered,
     GivenUp,
     Released,
+    Failing,
     Closed(Error),
 }
 
@@ -56,6 +57,7 @@ impl Recorder {
             Event::Answered => 'a',
             Event::GivenUp => 'g',
             Event::Released => 'r',
+            Event::Failing => 'f',
             Event::Closed(_) => 'c',
         };
         self.events.borrow().iter().map(letter).collect()
@@ -116,8 +118,8 @@ impl Observer for Recorder {
         panic!("HTTP/1.1 has no GOAWAY");
     }
 
-    fn failing(self: Arc<Self>, _: SessionId, _: Error) {
-        panic!("an HTTP/1.1 session says when it has ended");
+    fn failing(self: Arc<Self>, id: SessionId, _: Error) {
+        self.push(id, Event::Failing);
     }
 
     fn alive(self: Arc<Self>, _: SessionId) {
