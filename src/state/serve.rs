@@ -152,11 +152,18 @@ impl<C: Clone> OriginState<C> {
         if self.sessions[slot].drain_by.is_none() {
             let now = clock();
             let now = self.advance(now);
+            self.bound_draining(slot, now);
+        }
+        self.tell_close(slot);
+    }
+
+    /// What drains for as long as its streams take ends within `drain_timeout` from now.
+    pub(super) fn bound_draining(&mut self, slot: usize, now: Instant) {
+        if self.sessions[slot].drain_by.is_none() {
             let drain_by = after(now, self.limits.drain_timeout);
             self.sessions[slot].drain_by = drain_by;
             self.arm(drain_by);
         }
-        self.tell_close(slot);
     }
 
     /// Serves the oldest waiters that sessions of this group can serve, first come first served. Whoever is served may

@@ -1,7 +1,7 @@
 //! What happens to sessions: SETTINGS, GOAWAY, wear, refusals, parking, closing.
 
 use super::super::{Claim, Failure, Phase, Reason};
-use super::bench::{Bench, ms, secs, with_body};
+use super::bench::{Bench, caller, ms, secs, with_body};
 
 #[test]
 fn the_limit_is_followed_up_and_down() {
@@ -273,6 +273,28 @@ fn an_unanswered_probe_brings_a_replacement() {
     bench.run(|state, now| state.handle_sign_of_life(session, now));
     bench.release(session);
     assert_eq!(bench.closed, [(session, Reason::Unanswered)]);
+}
+
+#[test]
+fn what_drains_without_a_deadline_has_one_from_the_goaway_on() {
+    // P18, P19: what runs on a session that answered no probe, or is one caller's own, is left alone until then.
+    let mut bench = Bench::new(|_| {});
+    let session = bench.serving(5);
+    bench.take();
+    bench.take();
+    bench.run(|state, now| state.park(session, now));
+    bench.pass(secs(1));
+    bench.open(5);
+    let waiter = bench.queue_own(caller());
+    let own = bench.open(5);
+    assert_eq!(bench.granted(waiter), own);
+    bench.pass(secs(60));
+    bench.goaway(session);
+    bench.goaway(own);
+    bench.pass(secs(29));
+    assert!(bench.killed.is_empty());
+    bench.pass(secs(1));
+    assert_eq!(bench.killed, [(session, Reason::Unanswered), (own, Reason::Worn)]);
 }
 
 #[test]
