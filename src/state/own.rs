@@ -26,6 +26,7 @@ impl<C: Clone> OriginState<C> {
         let waiter = self.waiters.insert(caller, group, Status::Queued);
         self.await_room(waiter);
         self.dial_own(now);
+        self.make_room(group, now);
         Some(waiter)
     }
 
@@ -77,6 +78,17 @@ impl<C: Clone> OriginState<C> {
                 self.start_dial(group, caller.runtime, Some(waiter), now);
             }
         }
+    }
+
+    /// Whether sessions that drain for as long as they like take all the room that somebody of this group waits for.
+    pub(super) fn wants_room_of_its_own(&self, group: usize, now: Instant) -> bool {
+        let due = self.plan.retry_at.is_none_or(|at| at <= now);
+        if !due || !self.pending_own().any(|slot| self.home_of(slot) == group) {
+            return false;
+        }
+        let sessions = self.sessions.iter();
+        let endless = sessions.filter(|(_, session)| session.group == group && session.drains_for_ever());
+        super::slot_of(endless.count()) >= self.limits.max_sessions
     }
 
     /// Its dial ended without a session.

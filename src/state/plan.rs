@@ -332,17 +332,15 @@ impl<C: Clone> OriginState<C> {
     /// Where sessions that drain for as long as they like leave no room for those who wait, one of them is killed, at the
     /// earliest [`backoff_max`](super::Limits::backoff_max) after it began to drain: one that has no streams and was told to
     /// end, but does not, before the one that began first (P5, P14).
-    fn make_room(&mut self, slot: usize, now: Instant) {
+    pub(super) fn make_room(&mut self, slot: usize, now: Instant) {
         let full = self.is_below_bound(slot) && self.is_crowded(slot);
-        if !full || self.needed_dials(slot) <= self.groups[slot].dialing {
+        let wanted = full && self.needed_dials(slot) > self.groups[slot].dialing;
+        if !wanted && !self.wants_room_of_its_own(slot, now) {
             return;
         }
-        let draining = |(_, session): &(usize, &Session)| {
-            let draining = session.group == slot && session.drains_since.is_some();
-            // The others end by themselves.
-            draining && session.drain_by.is_none()
-        };
-        let first = self.sessions.iter().filter(draining);
+        // The others end by themselves.
+        let endless = |(_, session): &(usize, &Session)| session.group == slot && session.drains_for_ever();
+        let first = self.sessions.iter().filter(endless);
         let first = first.min_by_key(|(_, session)| (!session.killed, !session.told, session.drains_since));
         // One that was killed already makes room.
         let Some((first, session)) = first.filter(|(_, session)| !session.killed) else {

@@ -196,6 +196,11 @@ impl Session {
         self.takes_work() && self.retiring.is_none() && !self.ready
     }
 
+    /// Whether it takes no more work, for as long as its streams take.
+    pub(super) fn drains_for_ever(&self) -> bool {
+        self.drains_since.is_some() && self.drain_by.is_none()
+    }
+
     /// Slots held by readiness alone.
     pub(super) fn soft(&self) -> u32 {
         self.holders.len()

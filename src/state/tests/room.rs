@@ -1,7 +1,7 @@
 //! Sessions that drain, and leave no room for those who wait (P5, P14).
 
 use super::super::{DialEnd, Reason, SessionId};
-use super::bench::{Bench, ms, secs};
+use super::bench::{Bench, caller, ms, secs};
 
 /// A session that drains with a stream.
 fn drained(bench: &mut Bench) -> SessionId {
@@ -129,4 +129,33 @@ fn a_session_that_was_told_to_end_and_does_not_makes_room_before_one_with_stream
     let session = bench.open(1);
     assert_eq!(bench.granted(waiter), session);
     assert!(bench.state.is_live(busy));
+}
+
+#[test]
+fn what_answered_no_probe_makes_room_for_who_wants_a_session_of_its_own() {
+    // P14, P19, P23: it may be left alone for hours; but only where there is no other room to wait for.
+    for max in [1, 2] {
+        let mut bench = Bench::new(|limits| limits.max_sessions = max);
+        let slow = bench.serving(5);
+        bench.take();
+        bench.take();
+        bench.run(|state, now| state.park(slow, now));
+        bench.pass(secs(1));
+        bench.open(5);
+        let mut waiters = (0..max).map(|_| bench.queue_own(caller())).collect::<Vec<_>>();
+        if max == 1 {
+            bench.pass(ms(4_900));
+            assert!(bench.killed.is_empty(), "it has just begun to drain");
+            bench.pass(ms(100));
+            assert_eq!(bench.killed, [(slow, Reason::Unanswered)]);
+            bench.lose(slow);
+            waiters.push(bench.queue_own(caller()));
+        }
+        let own = bench.open(5);
+        assert_eq!(bench.granted(waiters.remove(0)), own);
+        let killed = bench.killed.len();
+        bench.pass(secs(60));
+        assert_eq!(bench.killed.len(), killed, "the place of somebody else's own");
+        bench.cancel(waiters.remove(0));
+    }
 }
