@@ -4,6 +4,7 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -259,7 +260,9 @@ impl AsyncRead for Wire {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        let step = Pin::new(&mut self.io).poll_read(cx, buf);
+        // hyper would let go of the body that it reads for as of one that has ended.
+        let step = catch_unwind(AssertUnwindSafe(|| Pin::new(&mut self.io).poll_read(cx, buf)));
+        let step = step.unwrap_or_else(|_| Poll::Ready(Err(io::Error::other("the transport panicked"))));
         let read = buf.filled().len() > before;
         if read {
             self.control.hear();

@@ -1,12 +1,16 @@
 //! Bodies: early responses, bodies dropped or cut, and the time they may take.
 
 use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::Request;
 use http_body::Body as _;
 use http_body_util::{BodyExt, Full, StreamBody};
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::timeout;
 
 use super::fake::{Fake, data, failure, piecewise, response};
@@ -337,6 +341,45 @@ async fn a_body_that_panics_fails_its_request() {
     fake.events.until("gcr").await;
     let cause = fake.events.cause().to_string();
     assert!(cause.contains("panicked"), "{cause}");
+}
+
+/// A transport that panics with what it reads.
+struct Mined<T>(T);
+
+impl<T: AsyncRead + Unpin> AsyncRead for Mined<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let step = Pin::new(&mut self.0).poll_read(cx, buf);
+        let mined = buf.filled().ends_with(b"mine\r\n");
+        assert!(!mined, "a bug in the transport, on purpose");
+        step
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_within_which_the_transport_panics_is_not_whole() {
+    // P31: hyper would let go of it as of one that has ended.
+    let chunked = ("transfer-encoding: chunked", "4\r\nhalf\r\n", "4\r\nmine\r\n");
+    for (framing, half, rest) in [chunked, ("content-length: 10", "half", "mine\r\n")] {
+        let (fake, mut server) = Fake::over(4096, |io| {
+            let (read, write) = tokio::io::split(io);
+            tokio::io::join(Mined(read), write)
+        })
+        .await;
+        let attempt = fake.get("http://a/");
+        server
+            .answer(&format!("HTTP/1.1 200 OK\r\n{framing}\r\n\r\n{half}"))
+            .await;
+        let mut body = response(attempt).await.into_body();
+        assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "half");
+        server.write(rest).await;
+        let error = body.frame().await.expect("it is not whole").unwrap_err();
+        assert!(error.is_body() && !error.is_unprocessed(), "{error:?}");
+        fake.events.until("acr").await;
+    }
 }
 
 #[tokio::test(start_paused = true)]
