@@ -142,6 +142,14 @@ impl Progress {
         self.control.set_given_up();
     }
 
+    /// What the caller's body said. Where it panicked, in the session's task, the caller is to hear of it, too.
+    fn survived<T>(&self, said: std::thread::Result<T>) -> T {
+        said.unwrap_or_else(|panic| {
+            self.fail(Error::new(Kind::Body, "the request body panicked"));
+            resume_unwind(panic)
+        })
+    }
+
     /// The error of the caller's body.
     pub(super) fn failed(&self) -> Option<&Error> {
         self.failed.get()
@@ -155,12 +163,7 @@ impl Body for Upload {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Step {
         let this = self.get_mut();
         let step = catch_unwind(AssertUnwindSafe(|| this.step(cx)));
-        let step = ready!(step.unwrap_or_else(|panic| {
-            // In the session's task: the caller is to hear of it, too.
-            this.progress
-                .fail(Error::new(Kind::Body, "the request body panicked"));
-            resume_unwind(panic)
-        }));
+        let step = ready!(this.progress.survived(step));
         if let Some(Err(error)) = &step {
             this.progress.fail(error.clone());
         }
@@ -168,7 +171,8 @@ impl Body for Upload {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.trailers.is_none() && self.body.as_ref().is_none_or(|body| body.is_end_stream())
+        let body = || self.body.as_ref().is_none_or(|body| body.is_end_stream());
+        self.trailers.is_none() && self.progress.survived(catch_unwind(AssertUnwindSafe(body)))
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -1,5 +1,6 @@
 //! Bodies: early responses, bodies dropped or cut, and the time they may take.
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
@@ -8,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Request;
-use http_body::Body as _;
+use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Full, StreamBody};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::timeout;
@@ -341,6 +342,43 @@ async fn a_body_that_panics_fails_its_request() {
     fake.events.until("gcr").await;
     let cause = fake.events.cause().to_string();
     assert!(cause.contains("panicked"), "{cause}");
+}
+
+/// It panics when it is asked for its end once a frame was taken.
+struct Endless {
+    taken: Cell<bool>,
+}
+
+impl Body for Endless {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        self.taken.set(true);
+        Poll::Ready(Some(Ok(data("x"))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        assert!(!self.taken.get(), "a bug in the body, on purpose");
+        false
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_panics_when_it_is_asked_for_its_end_is_one_that_panics() {
+    // P24, P41
+    let (fake, _server) = Fake::new(4096).await;
+    let taken = Cell::new(false);
+    let attempt = fake.start(Request::post("http://a/"), Outgoing::new(Endless { taken }, 0));
+    let error = failure(attempt).await;
+    assert!(
+        error.is_body() && error.to_string().contains("panicked"),
+        "{error:?}"
+    );
+    fake.events.until("gcr").await;
 }
 
 /// A transport that panics with what it reads.
