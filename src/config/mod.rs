@@ -134,7 +134,8 @@ pub struct PoolConfig {
     pub max_streams_per_session: usize,
     /// Time that streams have to finish once their session drains: after GOAWAY, rotation or `close()`.
     /// Without a limit the session ends with its last stream, however late; only where twice `max_sessions` are open or
-    /// drain, and somebody waits, the one that began to drain first ends, 2 s after that or later.
+    /// drain, and somebody waits, or `max_sessions` drain so and a misdirected request (421) waits for one of its own, the one
+    /// that began to drain first ends, 2 s after that or later.
     ///
     /// Default 30s, allowed 0s..=365days; 0 means no limit.
     pub drain_timeout: Duration,
@@ -154,7 +155,8 @@ pub struct PoolConfig {
     pub keep_alive_while_idle: bool,
     /// Time that a session has to answer the PING sent after a request on it was cancelled unanswered.
     /// Without an answer it gets no new work and a replacement is opened; its streams are left alone, since it may only
-    /// be slow. `keep_alive_interval` ends those of a server that is gone.
+    /// be slow: as without a limit in `drain_timeout`, unless the server says GOAWAY. `keep_alive_interval` ends those of a
+    /// server that is gone.
     ///
     /// Default 1s, allowed 1ms..=1h.
     pub probe_timeout: Duration,
