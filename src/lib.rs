@@ -68,7 +68,8 @@
 //! down: see the example `connect_tunnel`. It is a stream as any other: it has a slot, and ends with its session.
 //!
 //! An HTTP/1.1 connection that was upgraded, by `Upgrade` or by CONNECT, is its user's from then on: it is no session any
-//! more (of the [`SessionsClosed`] it is one of `io`), holds no slot and no permit, and `close()` leaves it alone.
+//! more (of the [`SessionsClosed`] it is one of `io`), holds no slot and no permit, and `close()` leaves it alone. There a
+//! CONNECT has no body: one that has, and does not say itself how it is framed, fails with `is_config()`.
 //!
 //! # Runtimes
 //!

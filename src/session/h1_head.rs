@@ -35,6 +35,13 @@ pub(crate) fn for_h1(parts: &Parts, body_size: Option<u64>) -> Result<Request<()
             .map_err(too_many)?;
     }
     check_length(&headers, body_size)?;
+    if connect && body_size != Some(0) && !says_length(&headers) {
+        // hyper would send what has a length as content, which a tunnel has not, and nothing of the rest.
+        return Err(Error::config(
+            "over HTTP/1.1 a CONNECT has no body (RFC 9110 section 9.3.6): what goes up the tunnel is written to the upgraded \
+             connection",
+        ));
+    }
     if body_size == Some(0) {
         add_length(&parts.method, &mut headers, body_size)?;
     } else if needs_chunks(&parts.method, &headers, body_size) {
@@ -79,6 +86,11 @@ fn join_cookies(headers: &mut HeaderMap) {
         cookie.set_sensitive(true);
         headers.insert(header::COOKIE, cookie);
     }
+}
+
+/// The caller says how long the body is.
+fn says_length(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::CONTENT_LENGTH) || headers.contains_key(header::TRANSFER_ENCODING)
 }
 
 /// Left to itself, hyper sends no trailers after a body of known length, and nothing at all of a GET's body of unknown
@@ -244,6 +256,23 @@ mod tests {
             Request::get("http://a/").header("content-length", "5"),
             None
         ));
-        assert!(!chunked(Request::connect("http://a:80"), None));
+    }
+
+    #[test]
+    fn over_http1_a_tunnel_has_no_content() {
+        // P31, P45: what goes up is the connection's, and content that hyper frames would be lost to the tunnel, or be left out.
+        let head = |request: http::request::Builder, size| {
+            let parts = request.body(()).unwrap().into_parts().0;
+            for_h1(&parts, size).map(|head| head.headers().len())
+        };
+        for size in [None, Some(5)] {
+            let refused = head(Request::connect("http://a:80"), size).unwrap_err();
+            assert!(refused.is_config() && refused.is_unprocessed(), "{refused}");
+            for (name, value) in [("content-length", "5"), ("transfer-encoding", "chunked")] {
+                let explicit = Request::connect("http://a:80").header(name, value);
+                assert_eq!(head(explicit, size).unwrap(), 2, "who says so may try");
+            }
+        }
+        assert_eq!(head(Request::connect("http://a:80"), Some(0)).unwrap(), 1);
     }
 }

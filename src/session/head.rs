@@ -349,7 +349,7 @@ mod tests {
             #[cfg(feature = "http1")]
             {
                 let parts = Request::connect(uri).body(()).unwrap().into_parts().0;
-                let head = h1_head::for_h1(&parts, None).unwrap();
+                let head = h1_head::for_h1(&parts, Some(0)).unwrap();
                 assert_eq!(
                     (head.uri(), &head.headers()["host"]),
                     (&sent.parse().unwrap(), &sent.parse().unwrap())
