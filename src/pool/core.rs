@@ -239,7 +239,7 @@ impl<O: Key> Core<O> {
     /// Forgets it.
     pub(super) fn clear_h1_only(&self, key: &O) -> bool {
         let now = clock::now();
-        let was = self.h1_only.lock().clear(key);
+        let was = self.h1_only.lock().forget(key, now);
         if let Some(entry) = self.origins.get(key) {
             run(&entry, |inner| inner.state.set_h1_only(None, now));
         }

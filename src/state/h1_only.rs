@@ -75,12 +75,16 @@ impl<K: Clone + Eq + Hash> H1Only<K> {
         Some(entry.until)
     }
 
-    /// Forgets an origin. Returns whether it was there.
-    pub fn clear(&mut self, key: &K) -> bool {
-        match self.entries.remove(key) {
-            Some(entry) => self.by_use.remove(&entry.used).is_some(),
-            None => false,
-        }
+    /// Forgets an origin. Returns whether it was remembered.
+    pub fn forget(&mut self, key: &K, now: Instant) -> bool {
+        self.clear(key).is_some_and(|until| until > now)
+    }
+
+    /// Forgets an origin.
+    pub fn clear(&mut self, key: &K) -> Option<Instant> {
+        let entry = self.entries.remove(key)?;
+        self.by_use.remove(&entry.used);
+        Some(entry.until)
     }
 
     /// How many origins are remembered. Looks at each.
@@ -105,7 +109,13 @@ mod tests {
         assert!(cache.get(&"a", t0 + Duration::from_secs(300)).is_none());
         assert!(cache.entries.is_empty() && cache.by_use.is_empty());
         cache.mark(&"a", t0);
-        assert!(cache.clear(&"a") && !cache.clear(&"a"));
+        assert!(cache.forget(&"a", t0) && !cache.forget(&"a", t0));
+        cache.mark(&"a", t0);
+        assert!(
+            !cache.forget(&"a", t0 + Duration::from_secs(300)),
+            "its time was over"
+        );
+        assert!(cache.entries.is_empty() && cache.by_use.is_empty());
     }
 
     #[test]
