@@ -241,10 +241,17 @@ impl Sim {
                     self.state.claim_peek(waiter),
                     Some(Status::Held(_) | Status::Revoked(_))
                 );
+                let slot = held.and_then(|session| self.state.session_slot(session));
+                let suspect = slot.is_some_and(|slot| self.state.sessions[slot].probe_by.is_some());
                 let firm = self.state.firm_up(waiter);
-                assert_eq!(firm, held, "what is held becomes a lease");
+                if firm.is_none() && suspect {
+                    // Others have room, and it has still to answer (P19).
+                    self.model.left(waiter, held);
+                } else {
+                    assert_eq!(firm, held, "what is held becomes a lease");
+                    self.model.firmed_up(waiter);
+                }
                 self.leases.extend(firm);
-                self.model.firmed_up(waiter);
                 if !ready {
                     return;
                 }
