@@ -216,7 +216,8 @@ pub struct PoolConfig {
     ///
     /// Default 16777216, allowed 1024..=2147483647.
     pub max_stream_window: u32,
-    /// Bytes to which a session's window may grow: what unread responses of one session can hold in memory.
+    /// Bytes to which a session's window may grow: what unread responses of one session can hold in memory. A frame of less
+    /// than 8 KiB may hold up to that much more, where other responses come between: it keeps the buffer it was read into.
     /// With `adaptive_window`, at least `connection_window` and `max_stream_window`. Never less than the
     /// session's window was from the start (see `connection_window`).
     ///
