@@ -298,8 +298,11 @@ impl Driver {
             self.worn = true;
             alive.observer.clone().worn(alive.id);
         }
-        if let Some(stream) = meter.take_accused() {
-            self.control.bodies.cut(stream);
+        while let Some(stream) = meter.take_accused() {
+            if !self.control.bodies.cut(stream) {
+                break;
+            }
+            meter.accuse_next();
         }
         self.observe_unread(alive);
     }

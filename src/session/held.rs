@@ -49,14 +49,16 @@ impl Bodies {
         self.limit.is_some()
     }
 
-    /// Ends the body of stream `id`, which went over a bound.
-    pub(super) fn cut(&self, id: u32) {
-        for held in self.find(|held| held.id == id) {
+    /// Ends the body of stream `id`, which went over a bound. False: nobody holds it here.
+    pub(super) fn cut(&self, id: u32) -> bool {
+        let found = self.find(|held| held.id == id);
+        let cut = found.iter().filter(|held| {
             held.cut(|live| {
                 let violation = live.tail().violation()?;
                 Some(classify::stream_over_bound(violation).in_body())
-            });
-        }
+            })
+        });
+        cut.count() > 0
     }
 
     /// Ends those of which nothing was read for too long, and says when to look again.
@@ -101,10 +103,11 @@ struct Inner {
 }
 
 impl Held {
-    fn cut(&self, why: impl FnOnce(&Live) -> Option<Error>) {
+    /// False where it is over already, or there is no reason.
+    fn cut(&self, why: impl FnOnce(&Live) -> Option<Error>) -> bool {
         let mut inner = self.inner.lock();
         let Some(error) = inner.live.as_ref().and_then(why) else {
-            return;
+            return false;
         };
         let live = inner.live.take();
         inner.cut = Some(error);
@@ -115,6 +118,7 @@ impl Held {
         if let Some(waker) = waker {
             waker.wake();
         }
+        true
     }
 }
 

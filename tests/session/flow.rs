@@ -160,6 +160,37 @@ async fn small_unread_frames_end_their_stream_and_no_other() {
     assert_eq!(text(response(next).await.into_body()).await, "same session");
 }
 
+#[tokio::test(start_paused = true)]
+async fn small_unread_frames_of_many_streams_end_as_many_as_it_takes() {
+    // P44: where many share the small frames, ending one of them for each read would not keep up with what comes.
+    let mut bench = Bench::new(|builder| builder.max_sessions(1));
+    let requests: Vec<_> = (0..250).map(|_| bench.get("/events")).collect();
+    let mut peer = bench.peer(&[(setting::MAX_CONCURRENT_STREAMS, 256)]).await;
+    let mut open = Vec::new();
+    for _ in 0..250 {
+        open.push(begin(&mut peer, 1, 1).await);
+    }
+    let mut bodies = Vec::new();
+    for request in requests {
+        bodies.push(response(request).await.into_body());
+    }
+    for _ in 0..25 {
+        let frames = |stream: &u32| frame::data(*stream, b"x", false).repeat(10);
+        peer.send_raw(&open.iter().flat_map(frames).collect::<Vec<_>>())
+            .await;
+        for frame in peer.ping_round_trip().await {
+            if let Frame::Reset { stream, .. } = frame {
+                open.retain(|other| *other != stream);
+            }
+        }
+    }
+    assert!((100..240).contains(&open.len()), "{} are left", open.len());
+    let next = bench.get("/next");
+    let stream = peer.next_headers().await.stream;
+    peer.respond(stream, 200, b"same session").await;
+    assert_eq!(text(response(next).await.into_body()).await, "same session");
+}
+
 // P30: a reader who keeps up may have as many small frames as there are.
 #[tokio::test(start_paused = true)]
 async fn small_frames_that_are_read_cost_nothing() {

@@ -303,6 +303,16 @@ impl Meter {
         }
     }
 
+    /// The accused stream was cut: accuses another one if that was not enough. A read can bring far more small frames than
+    /// one of many streams holds.
+    pub(crate) fn accuse_next(&self) {
+        let max = self.bounds.small_frames;
+        let mut streams = self.streams.lock();
+        if streams.overhead() > max {
+            self.accuse(streams.blame(max));
+        }
+    }
+
     /// Whether somebody is accused.
     fn has_accused(&self) -> bool {
         self.accused.load(Ordering::Relaxed) != 0
