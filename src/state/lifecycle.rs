@@ -204,7 +204,7 @@ impl<C: Clone> OriginState<C> {
                 self.ended_early(id, group, &Failure::Dial(cause), now);
             }
             self.replan(now);
-        } else {
+        } else if reason == Reason::Goaway {
             // It took no more work already, and may have had no deadline: this is one (P18).
             self.bound_draining(slot, now);
         }

@@ -288,7 +288,10 @@ fn what_drains_without_a_deadline_has_one_from_the_goaway_on() {
     let waiter = bench.queue_own(caller());
     let own = bench.open(5);
     assert_eq!(bench.granted(waiter), own);
+    // Somebody had a slot there, and was turned away.
+    bench.run(|state, now| state.handle_failing(session, "retired", now));
     bench.pass(secs(60));
+    assert!(bench.killed.is_empty());
     bench.goaway(session);
     bench.goaway(own);
     bench.pass(secs(29));
