@@ -276,7 +276,7 @@ pub struct PoolConfig {
 #[non_exhaustive]
 pub enum Balance {
     /// The session with the fewest streams: load is spread. In files `"least_loaded"`. The default: with 8 to 128 requests in
-    /// flight on four sessions, alone and beside two large downloads, it served 1.3 to 1.6 times as many requests as `Pack`,
+    /// flight on four sessions, alone and beside two large downloads, it served 1.3 to 2.5 times as many requests as `Pack`,
     /// and as many with 512 (`docs/performance.md`).
     #[default]
     LeastLoaded,
