@@ -55,6 +55,16 @@ impl Session {
         }
     }
 
+    /// Why it ended, once it has.
+    fn cause(&self) -> Option<&Error> {
+        match &self.wire {
+            Wire::H2(session) => session.control().cause(),
+            Wire::H2Ending(control) => control.cause(),
+            #[cfg(feature = "http1")]
+            Wire::H1(session) => session.control().cause(),
+        }
+    }
+
     /// The reason that counts: the first.
     fn ended(&self, reason: CloseReason) -> CloseReason {
         self.tally
@@ -86,13 +96,7 @@ impl Handle for Arc<Session> {
 
     fn close(&self, reason: Reason) {
         // Its last stream may be over before the end of the session is reported.
-        let cause = match &self.wire {
-            Wire::H2(session) => session.control().cause(),
-            Wire::H2Ending(control) => control.cause(),
-            #[cfg(feature = "http1")]
-            Wire::H1(session) => session.control().cause(),
-        };
-        self.ended(cause.and_then(told_by).unwrap_or_else(|| reason.into()));
+        self.ended(self.cause().and_then(told_by).unwrap_or_else(|| reason.into()));
         match &self.wire {
             Wire::H2(session) => session.control().close(),
             Wire::H2Ending(control) => control.close(),
@@ -375,12 +379,9 @@ impl<O: Key> Observer for Entry<O> {
 
 #[cfg(test)]
 mod tests {
-    use http::Version;
-
     use super::*;
     use crate::Origin;
-    use crate::connect::Connection;
-    use crate::session::{Tuning, handshake_h2};
+    use crate::session::H2Driver;
     use crate::stats::{Counters, SessionProtocol};
 
     #[tokio::test(start_paused = true)]
@@ -392,19 +393,8 @@ mod tests {
             (Kind::Protocol, CloseReason::Protocol),
             (Kind::Io, CloseReason::Io),
         ] {
-            let address = Address {
-                session: 1,
-                origin: origin.clone(),
-                version: Version::HTTP_2,
-                peer: None,
-                local: None,
-                authenticated: true,
-            };
             let (ours, _theirs) = tokio::io::duplex(4096);
-            let connection = Connection::new(ours, Version::HTTP_2);
-            let (h2, _driver) = handshake_h2(connection, &Tuning::narrow(), Arc::new(address))
-                .await
-                .unwrap();
+            let (h2, _driver) = H2Driver::narrow(ours, &origin).await;
             h2.control().kill(Error::new(kind, "it ended"));
             let tally = Tally::new(&Arc::new(Counters::new()), &origin).session_opened(SessionProtocol::H2);
             let session = Arc::new(Session {

@@ -8,7 +8,7 @@ use futures_util::FutureExt;
 use http::Request;
 use http_body_util::{BodyExt, Full};
 
-use super::fake::{Fake, failure, piecewise, response};
+use super::fake::{Fake, Server, failure, piecewise, response};
 use crate::error::{Error, Kind};
 use crate::session::alive::Ending;
 use crate::session::link::Failure;
@@ -16,6 +16,16 @@ use crate::session::{H1Sending, Outgoing, killed};
 use crate::state::Reason;
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+
+/// A connection that has served one request, and is idle.
+async fn at_rest() -> (Fake, Server) {
+    let (fake, mut server) = Fake::new(4096).await;
+    let attempt = fake.get("http://a/");
+    server.answer(OK).await;
+    response(attempt).await.into_body().collect().await.unwrap();
+    fake.events.until("ar").await;
+    (fake, server)
+}
 
 #[tokio::test(start_paused = true)]
 async fn the_server_may_close_after_a_response() {
@@ -46,11 +56,7 @@ async fn the_server_may_close_after_a_response() {
 #[tokio::test(start_paused = true)]
 async fn an_idle_connection_that_the_server_closes_is_reported() {
     // P14
-    let (fake, mut server) = Fake::new(4096).await;
-    let attempt = fake.get("http://a/");
-    server.answer(OK).await;
-    response(attempt).await.into_body().collect().await.unwrap();
-    fake.events.until("ar").await;
+    let (fake, server) = at_rest().await;
     drop(server);
     fake.events.until("arc").await;
 }
@@ -58,11 +64,7 @@ async fn an_idle_connection_that_the_server_closes_is_reported() {
 #[tokio::test(start_paused = true)]
 async fn a_slot_that_comes_back_before_the_end_is_reported_is_granted_to_nobody() {
     // P4: the transport is dropped in between, which takes its time; the slot would go from one waiter to the next.
-    let (fake, mut server) = Fake::new(4096).await;
-    let attempt = fake.get("http://a/");
-    server.answer(OK).await;
-    response(attempt).await.into_body().collect().await.unwrap();
-    fake.events.until("ar").await;
+    let (fake, _server) = at_rest().await;
     fake.h1.control().end(Error::new(Kind::Io, "it ended"));
     let attempt = fake.attempt(Request::get("http://a/"), None).now_or_never();
     assert!(matches!(attempt.unwrap().0, Err(Failure::NotSent(_))));

@@ -221,6 +221,16 @@ impl Bench {
         session
     }
 
+    /// A session that did not answer in time when one of its two requests was given up; the other runs on.
+    pub(super) fn unanswered(&mut self) -> SessionId {
+        let session = self.serving(5);
+        self.take();
+        self.take();
+        self.run(|state, now| state.park(session, now));
+        self.pass(secs(1));
+        session
+    }
+
     pub(super) fn settings(&mut self, session: SessionId, streams: u32) {
         self.run(|state, now| state.handle_settings(session, streams, now));
     }

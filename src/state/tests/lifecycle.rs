@@ -259,11 +259,7 @@ fn a_suspect_session_is_the_last_choice_and_before_settings_takes_no_body() {
 fn an_unanswered_probe_brings_a_replacement() {
     // P19: its streams may still finish, however late.
     let mut bench = Bench::new(|_| {});
-    let session = bench.serving(5);
-    bench.take();
-    bench.take();
-    bench.run(|state, now| state.park(session, now));
-    bench.pass(secs(1));
+    let session = bench.unanswered();
     assert!(bench.closed.is_empty() && bench.killed.is_empty());
     assert_eq!(bench.dials.len(), 1);
     let new = bench.open(5);
@@ -279,11 +275,7 @@ fn an_unanswered_probe_brings_a_replacement() {
 fn what_drains_without_a_deadline_has_one_from_the_goaway_on() {
     // P18, P19: what runs on a session that answered no probe, or is one caller's own, is left alone until then.
     let mut bench = Bench::new(|_| {});
-    let session = bench.serving(5);
-    bench.take();
-    bench.take();
-    bench.run(|state, now| state.park(session, now));
-    bench.pass(secs(1));
+    let session = bench.unanswered();
     bench.open(5);
     let waiter = bench.queue_own(caller());
     let own = bench.open(5);

@@ -136,11 +136,7 @@ fn what_answered_no_probe_makes_room_for_who_wants_a_session_of_its_own() {
     // P14, P19, P23: it may be left alone for hours; but only where there is no other room to wait for.
     for max in [1, 2] {
         let mut bench = Bench::new(|limits| limits.max_sessions = max);
-        let slow = bench.serving(5);
-        bench.take();
-        bench.take();
-        bench.run(|state, now| state.park(slow, now));
-        bench.pass(secs(1));
+        let slow = bench.unanswered();
         bench.open(5);
         let mut waiters = (0..max).map(|_| bench.queue_own(caller())).collect::<Vec<_>>();
         if max == 1 {
